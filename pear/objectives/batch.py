@@ -1,0 +1,103 @@
+"""What an objective is given, and what it returns."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from pear.ops.losses import weighted_sum
+from pear.ops.masking import check_floating, check_mask, check_shape
+from pear.ops.ratios import log_ratios
+
+FLOAT_FIELDS = ("behavior_log_probs", "ref_log_probs", "old_log_probs", "divergence", "entropy")
+
+
+@final
+@dataclass(frozen=True)
+class TokenBatch:
+    """The tokens of a batch, aligned: index t is about token t, `log_probs[:, t] = log pi(token[t] | token[<t])`.
+
+    All tensors are (batch, seq). Masked positions may hold anything, NaN and inf too.
+
+    Attributes:
+        log_probs: the target policy's, differentiable, nats.
+        response_mask: bool; True at the tokens that are trained on. May have holes.
+        behavior_log_probs: of the policy that produced the tokens.
+        ref_log_probs: of a frozen reference.
+        old_log_probs: of the model at an earlier step.
+        divergence: a differentiable full-vocabulary divergence per token.
+        entropy: of the target policy, as the objective asks for it.
+        segment_ids: any ints, equal and contiguous per sequence of a packed row. None: one sequence a row.
+        is_negative: bool; True at the tokens of verified failures.
+        step: statistics of the whole optimizer step (all micro-batches and processes), by name.
+
+    Raises:
+        ValueError: when made, if a shape, dtype or device does not fit.
+    """
+
+    log_probs: Float[Tensor, "batch seq"]
+    response_mask: Bool[Tensor, "batch seq"]
+    _: KW_ONLY
+    behavior_log_probs: Float[Tensor, "batch seq"] | None = None
+    ref_log_probs: Float[Tensor, "batch seq"] | None = None
+    old_log_probs: Float[Tensor, "batch seq"] | None = None
+    divergence: Float[Tensor, "batch seq"] | None = None
+    entropy: Float[Tensor, "batch seq"] | None = None
+    segment_ids: Int[Tensor, "batch seq"] | None = None
+    is_negative: Bool[Tensor, "batch seq"] | None = None
+    step: Mapping[str, Float[Tensor, ""]] | None = None
+
+    def __post_init__(self) -> None:
+        check_floating("log_probs", self.log_probs)
+        check_mask(self.response_mask, self.log_probs, self.segment_ids)
+        for name in FLOAT_FIELDS:
+            values = getattr(self, name)
+            if values is None:
+                continue
+            check_shape(name, values, self.log_probs)
+            check_floating(name, values)
+        if self.is_negative is not None:
+            check_shape("is_negative", self.is_negative, self.log_probs)
+            if self.is_negative.dtype != torch.bool:
+                raise ValueError(f"is_negative must be of dtype torch.bool. Got {self.is_negative.dtype}.")
+        for name in ("response_mask", "segment_ids", "is_negative", *FLOAT_FIELDS):
+            values = getattr(self, name)
+            if values is not None and values.device != self.log_probs.device:
+                raise ValueError(
+                    f"{name} must be on the device of log_probs, {self.log_probs.device}. Got {values.device}."
+                )
+
+
+def behavior_log_ratios(batch: TokenBatch) -> Float64[Tensor, "batch seq"]:
+    """log pi_theta - log pi_beta, detached, for an objective that requires `behavior_log_probs`."""
+    assert batch.behavior_log_probs is not None
+    return log_ratios(batch.log_probs, batch.behavior_log_probs, response_mask=batch.response_mask)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TokenLoss:
+    """An objective's value on a batch, not yet divided by anything.
+
+    Attributes:
+        per_token: the base loss, differentiable, in the dtype of the log-probs; 0 at masked positions.
+        weights: detached, float32 or wider; 0 at masked positions.
+        response_mask: the batch's.
+    """
+
+    per_token: Float[Tensor, "batch seq"]
+    weights: Float[Tensor, "batch seq"]
+    response_mask: Bool[Tensor, "batch seq"]
+
+    @property
+    def sum(self) -> Float[Tensor, ""]:
+        """Sum over response tokens of weight x loss; 0 for an empty mask. Divide it by the whole step's tokens."""
+        return weighted_sum(self.per_token, self.weights, response_mask=self.response_mask)
+
+    @property
+    def num_tokens(self) -> Int[Tensor, ""]:
+        """The number of response tokens."""
+        return self.response_mask.sum()

@@ -1,0 +1,55 @@
+"""Single-step importance sampling, the paper's ablation: each token weighted by its own ratio alone."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from pear.objectives.base_losses import nll
+from pear.objectives.batch import TokenBatch, behavior_log_ratios
+from pear.objectives.objective import Objective, Weighting
+from pear.ops.diagnostics import WeightSums, sum_clipped, sum_weights
+from pear.ops.ratios import check_clip, clipped_log_ratios
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SingleStepWeighting(Weighting):
+    """exp(clip(log Delta_t)), clipped as PEAR's ratios are (arXiv 2602.01058, Section 3.7)."""
+
+    log_ratio_clip: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        check_clip("log_ratio_clip", self.log_ratio_clip)
+
+    def __call__(self, batch: TokenBatch) -> Float64[Tensor, "batch seq"]:
+        """The weights, in float64 so that float64 log-probs lose nothing."""
+        return self._weights(batch, behavior_log_ratios(batch))
+
+    def sums(self, batch: TokenBatch) -> WeightSums:
+        """The weights' sums, with log-ratios and clipping."""
+        log_ratio = behavior_log_ratios(batch)
+        sums = sum_weights(self._weights(batch, log_ratio), batch.response_mask, segment_ids=batch.segment_ids)
+        return sum_clipped(sums, log_ratio, batch.response_mask, log_ratio_clip=self.log_ratio_clip)
+
+    def _weights(self, batch: TokenBatch, log_ratio: Float64[Tensor, "batch seq"]) -> Float64[Tensor, "batch seq"]:
+        return clipped_log_ratios(log_ratio, batch.response_mask, log_ratio_clip=self.log_ratio_clip).exp()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SingleStep(Objective):
+    """NLL x Delta_t, the ratio of the token itself: w_t = exp(clip(log pi_theta - log pi_beta))."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"behavior_log_probs"})
+
+    log_ratio_clip: tuple[float, float] = (-0.08, 0.3)
+
+    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+        """The SFT loss."""
+        return nll(batch)
+
+    def weighting(self) -> Weighting:
+        """The token's own ratio."""
+        return SingleStepWeighting(log_ratio_clip=self.log_ratio_clip)

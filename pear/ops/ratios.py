@@ -1,0 +1,235 @@
+"""Importance weights of PEAR (arXiv 2602.01058, Algorithm 1 and Sections 3.3 to 3.7), in log space."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int
+from torch import Tensor
+
+from pear.ops.losses import LOG_PROB_FLOOR
+from pear.ops.masking import (
+    Sequences,
+    check_floating,
+    check_mask,
+    check_shape,
+    find_sequences,
+    in_float64,
+    keep_response,
+    step_function,
+)
+
+Level = Literal["token", "block", "sequence"]
+"""What one weight is shared by: each token, each block of `block_size` tokens, or the whole sequence."""
+
+
+def check_clip(name: str, bounds: tuple[float, float]) -> None:
+    """Raises `ValueError` unless `bounds` is (low, high) with low <= high; infinite bounds switch a side off."""
+    if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+        raise ValueError(f"{name} must be (low, high) with low <= high. Got {tuple(bounds)}.")
+
+
+def check_weighting(
+    *,
+    level: str,
+    block_size: int = 1,
+    gamma: float = 1.0,
+    log_ratio_clip: tuple[float, float] = (-0.08, 0.3),
+    log_weight_clip: tuple[float, float] = (-10.0, 5.0),
+) -> None:
+    """Raises `ValueError` for a hyper-parameter outside its domain (Algorithm 1, "Require")."""
+    if level not in get_args(Level):
+        raise ValueError(f"level must be one of {', '.join(get_args(Level))}. Got {level!r}.")
+    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
+        raise ValueError(f"block_size must be an integer of at least 1. Got {block_size!r}.")
+    if not 0.0 < gamma <= 1.0:
+        raise ValueError(f"gamma must be above 0 and at most 1. Got {gamma!r}.")
+    check_clip("log_ratio_clip", log_ratio_clip)
+    check_clip("log_weight_clip", log_weight_clip)
+
+
+def log_ratios(
+    log_probs: Float[Tensor, "batch seq"],
+    behavior_log_probs: Float[Tensor, "batch seq"],
+    *,
+    response_mask: Bool[Tensor, "batch seq"],
+) -> Float64[Tensor, "batch seq"]:
+    """Log-ratio of the target to the behavior policy, token by token.
+
+        log Delta_t = max(log pi_theta(y_t | x, y_<t), -1e4) - max(log pi_beta(y_t | x, y_<t), -1e4)
+
+    Source: arXiv 2602.01058, Section 3.3. The floor is ours: the target may give a token probability 0.
+
+    Args:
+        log_probs: target policy, (batch, seq), nats; -inf is allowed.
+        behavior_log_probs: behavior policy, same shape; it drew these tokens, so it must be finite.
+        response_mask: True at response tokens. Other positions may hold anything.
+
+    Returns:
+        Detached float64 (batch, seq), 0 at masked positions.
+
+    Raises:
+        ValueError: shapes differ, or a value at a response token is NaN or infinite (names the row).
+
+    >>> log_ratios(torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, -2.0]]), response_mask=torch.ones(1, 2) > 0)
+    tensor([[0.5000, 0.0000]], dtype=torch.float64)
+    """
+    check_mask(response_mask, log_probs)
+    check_shape("behavior_log_probs", behavior_log_probs, log_probs)
+    # The floor goes first, because it makes -inf usable and leaves NaN and +inf to be refused.
+    target = keep_response("log_probs", log_probs.detach().clamp(min=LOG_PROB_FLOOR), response_mask)
+    behavior = keep_response("behavior_log_probs", behavior_log_probs.detach(), response_mask)
+    return in_float64(target) - in_float64(behavior).clamp(min=LOG_PROB_FLOOR)
+
+
+def clipped_log_ratios(
+    log_ratio: Float[Tensor, "batch seq"],
+    response_mask: Bool[Tensor, "batch seq"],
+    *,
+    log_ratio_clip: tuple[float, float] = (-0.08, 0.3),
+) -> Float64[Tensor, "batch seq"]:
+    """delta_t = clip(log Delta_t, low, high): Algorithm 1, line 3. Detached float64, 0 at masked positions.
+
+    Raises:
+        ValueError: shapes or bounds are wrong, or a log-ratio at a response token is not finite (names the row).
+
+    >>> clipped_log_ratios(torch.tensor([[-0.5, 0.1]]), torch.tensor([[True, True]]))
+    tensor([[-0.0800,  0.1000]], dtype=torch.float64)
+    """
+    check_floating("log_ratio", log_ratio)
+    check_mask(response_mask, log_ratio)
+    check_clip("log_ratio_clip", log_ratio_clip)
+    kept = in_float64(keep_response("log_ratio", log_ratio.detach(), response_mask))
+    # Clipping may move the zeros at masked positions; everything is finite here, so a product puts them back.
+    return kept.clamp_(*log_ratio_clip).mul_(in_float64(response_mask))
+
+
+def precise_log_weights(
+    log_ratio: Float[Tensor, "batch seq"],
+    response_mask: Bool[Tensor, "batch seq"],
+    *,
+    level: Level,
+    block_size: int = 1,
+    gamma: float = 0.999,
+    log_ratio_clip: tuple[float, float] = (-0.08, 0.3),
+    log_weight_clip: tuple[float, float] = (-10.0, 5.0),
+    segment_ids: Int[Tensor, "batch seq"] | None = None,
+) -> Float64[Tensor, "batch seq"]:
+    """`log_importance_weights` before it is rounded to float32 (on the CPU where the device has no float64)."""
+    check_weighting(
+        level=level,
+        block_size=block_size,
+        gamma=gamma,
+        log_ratio_clip=log_ratio_clip,
+        log_weight_clip=log_weight_clip,
+    )
+    check_floating("log_ratio", log_ratio)
+    check_mask(response_mask, log_ratio, segment_ids)
+    if log_ratio.numel() == 0:
+        return in_float64(log_ratio)
+    # On a CPU bool arithmetic is slow, so one conversion serves all products with the mask, and touching new memory
+    # costs more than the sums do, so work goes on in place. Everything is finite after `keep_response`.
+    indicator = in_float64(response_mask)
+    kept = in_float64(keep_response("log_ratio", log_ratio.detach(), response_mask))
+    sequences = find_sequences(response_mask, segment_ids).to(kept.device)
+    steps = kept.clamp_(*log_ratio_clip)
+    if level == "sequence":
+        # log w_{1:T} = sum_{t=1}^T delta_t (line 9): no discount.
+        prefix = steps.mul_(indicator).cumsum_(dim=1)
+        totals = sequences.at_end(prefix) - sequences.before_start(prefix)
+        return torch.mul(sequences.spread(totals.clamp_(*log_weight_clip), prefix), indicator, out=prefix)
+    # gamma^{T-e} is one factor gamma for each later response token, so it joins the product that they form:
+    # (T - e) log gamma + sum_{j>e} delta_j = sum_{j>e} (delta_j + log gamma)   (line 16).
+    prefix = steps.add_(math.log(gamma)).mul_(indicator).cumsum_(dim=1)
+    ends = sequences.at_end(prefix)
+    if level == "token" or block_size == 1:
+        log_weights = torch.sub(sequences.spread(ends, prefix), prefix, out=prefix)
+    else:
+        log_weights = _after_blocks(prefix, ends, response_mask.to(prefix.device), sequences, block_size)
+    return log_weights.clamp_(*log_weight_clip).mul_(indicator)
+
+
+def _after_blocks(
+    prefix: Float64[Tensor, "batch seq"],
+    ends: Float64[Tensor, " sequence"],
+    response_mask: Bool[Tensor, "batch seq"],
+    sequences: Sequences,
+    block_size: int,
+) -> Float64[Tensor, "batch seq"]:
+    """From the end e_k of each response token's block to the end of its sequence: `ends` - `prefix` at e_k.
+
+    Blocks lie on the response tokens of all rows end to end, so holes do not matter; `positions` says where those are.
+    """
+    positions = response_mask.reshape(-1).nonzero().squeeze(1)
+    first = torch.searchsorted(positions, sequences.starts)
+    num_tokens = torch.diff(first, append=first.new_tensor([len(positions)]))
+    num_blocks = (num_tokens + block_size - 1) // block_size
+    blocks_through = num_blocks.cumsum(0)
+    # From here one element is one block. Block i of a sequence starts at its response token i x block_size.
+    shift = first - (blocks_through - num_blocks) * block_size
+    index = torch.arange(int(num_blocks.sum()), device=prefix.device)
+    starts = positions[index * block_size + shift.repeat_interleave(num_blocks)]
+    suffix = ends.repeat_interleave(num_blocks)
+    # The prefix just before the next block starts is that at e_k. A sequence's last block has an empty suffix, and a
+    # sequence without tokens points at the last block of the one before it.
+    suffix[:-1] -= prefix.view(-1)[starts[1:] - 1]
+    suffix[(blocks_through - 1)[blocks_through > 0]] = 0.0
+    return step_function(starts, suffix, size=prefix.numel()).view_as(prefix)
+
+
+def log_importance_weights(
+    log_ratio: Float[Tensor, "batch seq"],
+    response_mask: Bool[Tensor, "batch seq"],
+    *,
+    level: Level,
+    block_size: int = 1,
+    gamma: float = 0.999,
+    log_ratio_clip: tuple[float, float] = (-0.08, 0.3),
+    log_weight_clip: tuple[float, float] = (-10.0, 5.0),
+    segment_ids: Int[Tensor, "batch seq"] | None = None,
+) -> Float32[Tensor, "batch seq"]:
+    """Clipped log-weights of PEAR, log G-hat, for padded and packed batches.
+
+        delta_t = clip(log Delta_t, *log_ratio_clip)
+        token:     log G_t = (T - t)   log gamma + sum_{j>t}   delta_j
+        block:     log G_t = (T - e_k) log gamma + sum_{j>e_k} delta_j,   e_k the last token of t's block
+        sequence:  log G_t = sum_{j=1}^T delta_j
+        log G-hat = clip(log G, *log_weight_clip)
+
+    Source: arXiv 2602.01058, Algorithm 1 and Sections 3.3 to 3.7; clips, discount and defaults of Section 4.2, which
+    clips log G where Algorithm 1 clips G. Accumulated in float64: float32 errs by 1e-4 over 32,768 packed tokens.
+
+    Args:
+        log_ratio: log pi_theta - log pi_beta, (batch, seq), nats. No gradient flows into it.
+        response_mask: bool, same shape. Masked positions may hold anything and count neither in products, blocks and
+            discount nor in T, also inside a sequence.
+        level: "token", "block" or "sequence".
+        block_size: response tokens in a block, counted from the sequence's first; 1 is token level, T or more SFT.
+        gamma: discount in (0, 1] for each later response token; unused at sequence level.
+        log_ratio_clip: (low, high) for log Delta_t; infinite bounds switch a side off.
+        log_weight_clip: (low, high) for log G; likewise.
+        segment_ids: any ints, same shape, equal and contiguous per sequence of a packed row; each change starts a new
+            sequence. None: one sequence a row.
+
+    Returns:
+        Float32 (batch, seq), detached, 0 at masked positions.
+
+    Raises:
+        ValueError: a shape, dtype or hyper-parameter is wrong, or a log-ratio at a response token is not finite.
+
+    >>> log_ratio = torch.tensor([[0.1, 0.2, -0.05, float("nan")]])
+    >>> response_mask = torch.tensor([[True, True, True, False]])
+    >>> log_importance_weights(log_ratio, response_mask, level="token", gamma=1.0)
+    tensor([[ 0.1500, -0.0500,  0.0000,  0.0000]])
+    """
+    log_weights = precise_log_weights(
+        log_ratio,
+        response_mask,
+        level=level,
+        block_size=block_size,
+        gamma=gamma,
+        log_ratio_clip=log_ratio_clip,
+        log_weight_clip=log_weight_clip,
+        segment_ids=segment_ids,
+    )
+    return log_weights.to(device=log_ratio.device, dtype=torch.float32)

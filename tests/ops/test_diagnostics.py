@@ -1,0 +1,119 @@
+"""The sums that describe weights: against naive loops, and additive over batches."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pear.objectives import OBJECTIVES, TokenBatch
+from pear.ops.diagnostics import WeightSums, effective_sample_size, sum_weights
+from tests import naive
+
+IDS = torch.tensor([[0] * 9 + [1] * 14 + [0] * 7] * 4)
+
+
+def random_batch(seed: int) -> TokenBatch:
+    torch.manual_seed(seed)
+    log_probs = -torch.rand(4, 30).double()
+    return TokenBatch(
+        log_probs,
+        torch.rand(4, 30) < 0.8,
+        behavior_log_probs=log_probs + 0.3 * torch.randn(4, 30).double(),
+        segment_ids=IDS,
+    )
+
+
+def test_metrics_equal_the_naive_twin() -> None:
+    batch = random_batch(0)
+    mask, ids = batch.response_mask, IDS.tolist()
+    clips = {"log_ratio_clip": (-0.1, 0.2), "log_weight_clip": (-0.4, 0.3)}
+    metrics = OBJECTIVES["pear_token"](gamma=1.0, **clips).diagnostics(batch).metrics()
+    assert batch.behavior_log_probs is not None
+    ratio = batch.log_probs - batch.behavior_log_probs
+    arguments = {"level": "token", "gamma": 1.0, "segment_ids": ids, "log_ratio_clip": clips["log_ratio_clip"]}
+    before = torch.tensor(
+        naive.log_importance_weights(
+            ratio.tolist(),
+            mask.tolist(),
+            log_weight_clip=(-math.inf, math.inf),
+            **arguments,  # type: ignore[arg-type]
+        )
+    ).double()
+    log_weights = before.clamp(*clips["log_weight_clip"])
+    weights = log_weights.exp()
+    kept = weights[mask].tolist()
+    assert metrics["weights/mean"] == pytest.approx(sum(kept) / len(kept), abs=1e-6)
+    assert metrics["weights/effective_sample_size"] == pytest.approx(naive.effective_sample_size(kept), abs=1e-6)
+    assert metrics["weights/trajectory_effective_sample_size"] == pytest.approx(
+        naive.trajectory_effective_sample_size(weights.tolist(), mask.tolist(), ids), abs=1e-6
+    )
+    for q in (5, 25, 50, 75, 95):
+        # On the grid of step 0.01.
+        expected = np.quantile(log_weights[mask].numpy(), q / 100, method="inverted_cdf")
+        assert metrics[f"weights/log_weight/q{q:02d}"] == pytest.approx(expected, abs=0.0051)
+    assert metrics["weights/log_ratio/mean"] == pytest.approx(ratio[mask].mean().item(), abs=1e-10)
+    for name, values, (low, high) in (
+        ("log_ratio", ratio[mask], clips["log_ratio_clip"]),
+        ("log_weight", before[mask], clips["log_weight_clip"]),
+    ):
+        assert metrics[f"weights/clipped/{name}_low"] == pytest.approx((values < low).double().mean().item())
+        assert metrics[f"weights/clipped/{name}_high"] == pytest.approx((values > high).double().mean().item())
+        assert metrics[f"weights/clipped/{name}_low"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_sums_add_up_over_micro_batches_and_survive_the_wire(name: str) -> None:
+    objective = OBJECTIVES[name]()
+    batch = random_batch(1)
+    whole = objective.diagnostics(batch)
+    parts = []
+    for rows in (slice(0, 1), slice(1, 4)):
+        assert batch.behavior_log_probs is not None
+        parts.append(
+            objective.diagnostics(
+                TokenBatch(
+                    batch.log_probs[rows],
+                    batch.response_mask[rows],
+                    behavior_log_probs=batch.behavior_log_probs[rows],
+                    segment_ids=IDS[rows],
+                )
+            )
+        )
+    total = WeightSums.from_vector(parts[0].to_vector() + parts[1].to_vector())
+    torch.testing.assert_close(total.to_vector(), (parts[0] + parts[1]).to_vector())
+    torch.testing.assert_close(total.to_vector(), whole.to_vector())
+    assert total.metrics().keys() == whole.metrics().keys()
+
+
+def test_plain_sft_has_weights_of_one_and_no_ratios() -> None:
+    metrics = OBJECTIVES["nll"]().diagnostics(random_batch(2)).metrics()
+    assert metrics == {
+        "weights/mean": 1.0,
+        "weights/effective_sample_size": 1.0,
+        "weights/trajectory_effective_sample_size": 1.0,
+        **{f"weights/log_weight/q{q:02d}": 0.0 for q in (5, 25, 50, 75, 95)},
+    }
+
+
+def test_an_empty_mask_has_no_metrics() -> None:
+    mask = torch.zeros(2, 3, dtype=torch.bool)
+    assert sum_weights(torch.full((2, 3), math.nan), mask).metrics() == {}
+    assert effective_sample_size(torch.ones(2, 3), mask) == 0
+
+
+def test_effective_sample_size_of_tokens() -> None:
+    torch.manual_seed(0)
+    weights, mask = torch.rand(3, 8).double(), torch.rand(3, 8) < 0.6
+    dirty = torch.where(mask, weights, math.nan)
+    assert effective_sample_size(dirty, mask).item() == pytest.approx(
+        naive.effective_sample_size(weights[mask].tolist())
+    )
+
+
+def test_quantiles_reach_the_clip_bounds_exactly() -> None:
+    batch = random_batch(3)
+    far = TokenBatch(batch.log_probs, torch.ones(4, 30, dtype=torch.bool), behavior_log_probs=batch.log_probs + 5.0)
+    metrics = OBJECTIVES["pear_sequence"](log_ratio_clip=(-9.0, 9.0)).diagnostics(far).metrics()
+    assert metrics["weights/log_weight/q50"] == -10.0
+    assert metrics["weights/clipped/log_weight_low"] == 1.0
