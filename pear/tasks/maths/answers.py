@@ -1,0 +1,104 @@
+r"""Mathematical answers as text: the last `\boxed{}` after the reasoning, and plain numbers compared exactly."""
+
+import re
+from fractions import Fraction
+
+from pear.tasks.answers import Extracted
+
+MAX_ANSWER = 1000
+_TOKEN = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+# A thousands separator is a comma, a thin or ordinary space, or nothing; it stands everywhere or nowhere.
+_PLAIN = re.compile(
+    r"(?P<sign>[+-]?)\s*(?:\\?\$)?\s*"
+    r"(?P<whole>[1-9]\d{0,2}(?P<separator>,|\{,\}|\\,|\\!|\s)\d{3}(?:(?P=separator)\d{3})*|\d*)"
+    r"(?:\.(?P<decimals>\d*))?",
+    re.ASCII,
+)
+_TWO_NUMBERS = re.compile(r"\d\s+[+-]?\d+(?![\d/])", re.ASCII)
+# math-verify rounds to six decimals: plain numbers further apart than this are different for it too.
+_SURELY_DIFFERENT = Fraction(1, 100_000)
+
+
+def extract_boxed(completion: str) -> Extracted:
+    r"""The content of the last balanced `\boxed{}` after the reasoning.
+
+    The reasoning ends at `</think>`, which may stand once; a completion without the tags counts as a whole, as base
+    models and the usual benchmarks leave them out. Reasoning that was begun and not ended holds no answer.
+
+    >>> extract_boxed(r"<think> \boxed{41} </think> So \boxed{43}, no, \boxed{\frac{84}{2}}.").answer
+    '\\frac{84}{2}'
+    >>> extract_boxed(r"<think> \boxed{42}").reason
+    'the reasoning has no end'
+    """
+    if completion.count("<think>") > 1 or completion.count("</think>") > 1:
+        return Extracted(None, "a think tag occurs twice")
+    before, end, after = completion.partition("</think>")
+    if "<think>" in (after if end else before):
+        return Extracted(None, "the reasoning has no end")
+    answer = _last_box(after if end else before)
+    if answer is None:
+        return Extracted(None, r"no \boxed{} after the reasoning")
+    answer = answer.strip().strip("$").strip()
+    if not answer:
+        return Extracted(None, r"\boxed{} is empty")
+    if len(answer) > MAX_ANSWER:
+        return Extracted(None, f"the answer is longer than {MAX_ANSWER:,} characters")
+    return Extracted(answer)
+
+
+def _last_box(text: str) -> str | None:
+    """The content of the box that closes last, in one pass; escaped braces do not count."""
+    if "\\boxed" not in text:
+        return None
+    starts: list[int | None] = []
+    last: tuple[int, int] | None = None
+    for token in _TOKEN.finditer(text):
+        kind = token.group()
+        if kind == "}":
+            start = starts.pop() if starts else None
+            if start is not None:
+                last = (start, token.start())
+        elif kind == "{" or kind.startswith("\\boxed"):
+            starts.append(None if kind == "{" else token.end())
+    return None if last is None else text[last[0] : last[1]]
+
+
+def plain_number(text: str) -> str | None:
+    r"""An integer or decimal in its shortest form, read with a sign, dollar or thousands separators; None for all else.
+
+    >>> plain_number("-1,234.50"), plain_number(r"\$18.00"), plain_number(".5")
+    ('-1234.5', '18', '0.5')
+    >>> plain_number("1,23") is None and plain_number(r"\frac{1}{2}") is None
+    True
+    """
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    separator, decimals = match["separator"], match["decimals"] or ""
+    whole = match["whole"].replace(separator, "") if separator else match["whole"]
+    if not whole + decimals:
+        return None
+    whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
+    number = f"{whole}.{decimals}" if decimals else whole
+    return f"-{number}" if match["sign"] == "-" and number != "0" else number
+
+
+def compare_plain(gold: str, answer: str) -> bool | None:
+    """Whether an answer is right, where that can be told from plain numbers alone; None where it cannot.
+
+    Equal values are right ("18.00" is 18). Values far enough apart that no rounding makes them equal are wrong. Where
+    the gold answer is a plain number, two numbers side by side are wrong: math-verify would add them up.
+    """
+    gold_number, number = plain_number(gold), plain_number(answer)
+    if gold_number is None:
+        return True if gold == answer else None
+    if number is None:
+        return False if _TWO_NUMBERS.search(answer) else None
+    if number == gold_number:
+        return True
+    return False if abs(Fraction(number) - Fraction(gold_number)) > _SURELY_DIFFERENT else None
+
+
+def canonical_text(answer: str) -> str:
+    """An answer as text for majority votes: plain numbers in one form, other text as it is."""
+    return plain_number(answer) or answer

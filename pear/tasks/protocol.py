@@ -1,0 +1,116 @@
+"""What a task is: problems from seeds, a verifier, a canonical form."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One instance of a task.
+
+    Args:
+        task: the task's name in `TASKS`.
+        level: one of the task's levels.
+        id: unique among all problems, and stable: `task/level/seed` for generated ones.
+        prompt: chat messages, without the assistant's turn.
+        state: JSON values, all that the verifier needs.
+        answer: a right answer, as text between the answer tags; for people and tests, never for string comparison.
+    """
+
+    task: str
+    level: str
+    id: str
+    prompt: tuple[Message, ...]
+    state: dict[str, Any]
+    answer: str
+
+    def to_json(self) -> str:
+        """The JSON text that the columns `problem` of a buffer and of GRPO's data carry."""
+        return json.dumps(
+            {
+                "task": self.task,
+                "level": self.level,
+                "id": self.id,
+                "prompt": list(self.prompt),
+                "state": self.state,
+                "answer": self.answer,
+            },
+            ensure_ascii=False,
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Problem":
+        """The inverse of `to_json`."""
+        values = json.loads(text)
+        return cls(**{**values, "prompt": tuple(values["prompt"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The verifier's word on one completion.
+
+    Args:
+        correct: the answer is right and the format is kept. The reward is 1.0 or 0.0 by this alone.
+        well_formed: the format is kept (tags, shape), whether or not the answer is right.
+        reason: "" when correct, otherwise a few words for people.
+        answer: the extracted answer in canonical text, or None where none could be read (for majority votes).
+    """
+
+    correct: bool
+    well_formed: bool
+    reason: str = ""
+    answer: str | None = None
+
+
+class Task(ABC):
+    """A family of problems with a verifier. Subclasses are final and stateless; one file each."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    levels: ClassVar[tuple[str, ...]]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def verify(self, problem: Problem, completion: str) -> Verdict:
+        """Checks a completion by the task's rules. Pure; never evaluates the text; never raises on any text."""
+
+    def verify_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+        """`verify` of each pair, in order; a task whose checks are slow runs them side by side."""
+        return [self.verify(problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+    @abstractmethod
+    def canonical(self, problem: Problem) -> str:
+        """A text that is equal for problems that are the same up to what does not matter. Splits and de-duplication
+        go by it."""
+
+
+class GeneratedTask(Task):
+    """A task whose problems come from a seed.
+
+    A task with a small `vocabulary` (every word of its prompts and solver traces) can train a word-level model from
+    scratch; tasks in natural language leave it empty.
+    """
+
+    vocabulary: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def generate(self, seed: int, level: str) -> Problem:
+        """The problem of a seed: equal in every process, whatever PYTHONHASHSEED."""
+
+    def solve(self, problem: Problem) -> str | None:
+        """A right completion with its reasoning, from a solver, or None where the task has none."""
+        return None
+
+
+class FileTask(Task):
+    """A task whose problems are rows of a file."""
+
+    @abstractmethod
+    def read(self, rows: Sequence[dict[str, Any]], *, origin: str) -> list[Problem]:
+        """The problems of a file's rows. `origin` is named in errors. Raises `UserError` on a row it cannot use."""

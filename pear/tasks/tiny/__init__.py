@@ -1,0 +1,1 @@
+"""Tasks of this family, one file each."""

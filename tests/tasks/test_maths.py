@@ -1,0 +1,336 @@
+"""Maths: which text is the answer, plain numbers, math-verify's traps, and the pool of workers."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pear.tasks import TASKS
+from pear.tasks.maths import verifier
+from pear.tasks.maths.answers import compare_plain, extract_boxed, plain_number
+from pear.tasks.maths.verifier import AnswerPool, compare_answers
+from pear.tasks.problems import ProblemSet, load_problems
+
+TASK = TASKS["maths/gsm8k"]
+BOMB = "9^{9^{9^9}}"
+
+
+@pytest.fixture
+def pool() -> Iterator[AnswerPool]:
+    made = AnswerPool(size=2, cpu_seconds=1)
+    yield made
+    made.close()
+
+
+def workers_of(pool: AnswerPool) -> list[int]:
+    return [worker.process.pid for worker in pool._workers]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").exists() else True
+
+
+def ends(pids: list[int]) -> bool:
+    for _ in range(200):
+        if not any(is_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"\boxed{42}", "42"),
+        (r"<think> 6 * 7 </think> So it is \boxed{42}.", "42"),
+        (r"6 * 7 </think> \boxed{42}", "42"),
+        (r"<think> \boxed{41} </think> <answer> $\boxed{42}$ </answer>", "42"),
+        (r"\boxed{43} wait \boxed{42}", "42"),
+        (r"\boxed{43}\boxed{42}", "42"),
+        (r"\boxed{\boxed{42}}", r"\boxed{42}"),
+        (r"\boxed{\frac{84}{2}} {", r"\frac{84}{2}"),
+        (r"\boxed {42}", "42"),
+        (r"a } b { \boxed{ $42$ }", "42"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{42} then \boxed{43", "42"),
+        ("\\boxed{\n42\n}", "42"),
+        (r"<think> \boxed{42} </think> 42", None),
+        (r"<think> \boxed{42}", None),
+        (r"</think> x </think> \boxed{42}", None),
+        (r"<think> a </think> <think> \boxed{42}", None),
+        (r"</think> <think> \boxed{42}", None),
+        (r"\boxed{}", None),
+        (r"\boxed{ $ }", None),
+        (r"\boxed{42\}", None),
+        (r"\\boxed{42}", None),
+        (r"\boxed{" + "1" * 1001 + "}", None),
+        ("The answer is 42.", None),
+    ],
+)
+def test_the_last_box_after_the_reasoning(completion: str, answer: str | None) -> None:
+    extracted = extract_boxed(completion)
+    assert extracted.answer == answer
+    assert (extracted.reason == "") == (answer is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("42", "42"), ("-42", "-42"), ("+42", "42"), ("042", "42"), ("42.", "42"), ("42.0", "42"), ("42.50", "42.5"),
+        (".5", "0.5"), ("-0", "0"), ("-.0", "0"), ("1,234", "1234"), ("1,234,567.8", "1234567.8"), (r"1{,}234", "1234"),
+        (r"1\,234", "1234"), ("1 234", "1234"), (r"\$42", "42"), ("$42", "42"), ("-$1,000", "-1000"),
+        ("", None), (".", None), ("-", None), ("1,23", None), ("1,2345", None), ("0,123", None), ("12,34,567", None),
+        ("1,234 567", None), ("4 2", None), ("1e3", None), ("1_000", None), ("\u0664\u0662", None), ("\uff11", None),
+        ("\u00b2", None), ("inf", None), ("nan", None), ("42%", None), ("1/2", None), ("--1", None), ("1.2.3", None),
+    ],
+)  # fmt: skip
+def test_plain_numbers(text: str, number: str | None) -> None:
+    assert plain_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        ("42", "42.00", True),
+        ("1200", "1,200", True),
+        ("42", "43", False),
+        ("42", "4.2", False),
+        ("0.5", "0.50002", False),
+        ("0.5", "0.5000001", None),
+        ("42", r"\frac{84}{2}", None),
+        # math-verify reads numbers side by side as their sum.
+        ("6", "4 2", False),
+        ("42", "40 +2", False),
+        ("1.5", "1 1/2", None),
+        ("x", "x", True),
+        ("x", "y", None),
+    ],
+)
+def test_what_plain_numbers_settle(gold: str, answer: str, equal: bool | None) -> None:
+    assert compare_plain(gold, answer) is equal
+
+
+def test_plain_numbers_and_math_verify_agree() -> None:
+    answers = ["42", "42.0", "0.50", ".5", "-7", "7", "1,234", "1234", "0.5002", "43", r"\$42", "420", "0", "-42"]
+    pairs = [(gold, answer) for gold in ("42", "0.5", "-7", "1234", "0") for answer in answers]
+    assert compare_answers(pairs) == [compare_plain(*pair) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        ("42", r"\frac{84}{2}", True),
+        ("42", r"x = 42", True),
+        ("42", r"42 \text{ dollars}", True),
+        ("1/3", "0.333333", True),
+        (r"\frac{1}{2}", r"\frac12", True),
+        ("(x-1)(x+1)", "x^2 - 1", True),
+        ("(0, 1)", "(0,1)", True),
+        ("(0, 1)", "[0, 1]", False),
+        ("B", "B", True),
+        ("B", "C", False),
+        (r"\text{(C)}", "C", True),
+        ("42", "42, 43", False),
+        ("42", r"42 \text{ or } 43", False),
+        ("x = 3", "3", True),
+        # Not symmetric: the gold answer's form leads.
+        ("1 < x < 2", "(1, 2)", True),
+        ("(1, 2)", "1 < x < 2", False),
+        ("42", r"\text{about } 42 or so", False),
+        ("42", "__import__('os').getpid()", False),
+        ("42", "\ud800", False),
+        ("42", "\\", False),
+    ],
+)
+def test_math_verify_compares(gold: str, answer: str, equal: bool) -> None:
+    assert compare_answers([(gold, answer)]) == [equal]
+
+
+def test_results_are_in_order_whatever_takes_long(pool: AnswerPool) -> None:
+    pairs = [("12", f"{number} + 2") for number in range(20)]
+    pairs[3] = pairs[11] = ("12", BOMB)
+    expected: list[bool | None] = [number == 10 for number in range(20)]
+    expected[3] = expected[11] = None
+    assert pool.compare(pairs) == expected
+    assert pool.compare(pairs[4:8]) == expected[4:8]
+    assert len(workers_of(pool)) <= 2
+
+
+def test_an_endless_answer_costs_its_limit_and_no_more(pool: AnswerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifier, "_POOL", pool)
+    problem = TASK.read([{"question": "?", "answer": "42"}], origin="row")[0]  # type: ignore[union-attr]
+    verdict = TASK.verify(problem, rf"\boxed{{{BOMB}}}")
+    assert not verdict.correct
+    assert verdict.well_formed
+    assert verdict.reason == "the answer could not be checked in time"
+    assert TASK.verify(problem, r"\boxed{40 + 2}").correct
+
+
+def test_a_worker_that_waits_is_ended_by_the_clock() -> None:
+    pool = AnswerPool(size=1, cpu_seconds=60, wall_seconds=4)
+    try:
+        assert pool.compare([("1", "0 + 1")]) == [True]
+        os.kill(workers_of(pool)[0], signal.SIGSTOP)
+        assert pool.compare([("1", "0 + 1"), ("2", "1 + 1")]) == [None, True]
+    finally:
+        pool.close()
+
+
+def test_a_worker_killed_between_calls_is_replaced(pool: AnswerPool) -> None:
+    assert pool.compare([("1", "0 + 1"), ("1", "0 + 2")]) == [True, False]
+    before = workers_of(pool)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    assert ends(before)
+    assert pool.compare([("1", "0 + 1"), ("1", "0 + 2")]) == [True, False]
+    assert not set(before) & set(workers_of(pool))
+
+
+def test_workers_start_late_stay_and_are_as_many_as_needed(pool: AnswerPool) -> None:
+    assert pool.compare([]) == []
+    assert workers_of(pool) == []
+    assert pool.compare([("1", "0 + 1")]) == [True]
+    first = workers_of(pool)
+    assert len(first) == 1
+    assert pool.compare([("1", "0 + 1")] * 6) == [True] * 6
+    assert workers_of(pool)[:1] == first
+    pool.close()
+    assert ends(first)
+    assert pool.compare([("1", "0 + 1")]) == [True]
+
+
+def test_an_interrupted_call_leaves_no_stale_answers(pool: AnswerPool) -> None:
+    pool.compare([("1", "0 + 1")])
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pool.compare([("1", BOMB), ("1", BOMB)])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert workers_of(pool) == []
+    assert pool.compare([("1", "0 + 2"), ("1", "0 + 1")]) == [False, True]
+
+
+def test_works_in_threads_and_leaves_the_callers_alarm_alone(pool: AnswerPool) -> None:
+    found: list[list[bool | None]] = []
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        pairs = [("5", "2 + 3"), ("5", "2 + 2")]
+        threads = [threading.Thread(target=lambda: found.append(pool.compare(pairs))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert found == [[True, False]] * 4
+
+
+def _compare_in_child(queue: Any) -> None:
+    queue.put((compare_answers([("5", "2 + 3"), ("5", "2 + 2")]), workers_of(verifier._POOL)))
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_works_in_child_processes_also_daemons(method: Any) -> None:
+    assert compare_answers([("5", "1 + 4")]) == [True]
+    context: Any = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=_compare_in_child, args=(queue,), daemon=True)
+    child.start()
+    results, workers = queue.get(timeout=120)
+    assert results == [True, False]
+    assert not set(workers) & set(workers_of(verifier._POOL))
+    child.join()
+    assert child.exitcode == 0
+    assert compare_answers([("5", "1 + 4"), ("5", "5 + 4")]) == [True, False]
+
+
+def test_a_fork_during_another_threads_call_does_not_hang() -> None:
+    context = multiprocessing.get_context("fork")
+    queue: Any = context.Queue()
+    with verifier._POOL._lock:
+        child = context.Process(target=_compare_in_child, args=(queue,))
+        child.start()
+        assert queue.get(timeout=120)[0] == [True, False]
+    child.join()
+
+
+SCRIPT = """
+import os, signal, sys
+from pear.tasks.maths.verifier import _POOL, compare_answers
+assert compare_answers([("5", "2 + 3")]) == [True]
+assert compare_answers([("5", chr(92) + "left( 5")]) == [False]
+print(*[worker.process.pid for worker in _POOL._workers], flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_no_worker_outlives_its_process(how: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    finished = subprocess.run([sys.executable, "-c", SCRIPT, how], env=environment, capture_output=True, text=True)
+    assert finished.stderr == ""
+    pids = [int(word) for word in finished.stdout.split()]
+    assert len(pids) == 1
+    assert ends(pids)
+
+
+def test_a_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pool = AnswerPool(size=1)
+    with pytest.raises(RuntimeError, match="did not start"):
+        pool.compare([("1", "0 + 1")])
+    assert workers_of(pool) == []
+
+
+def test_equal_answers_vote_together() -> None:
+    problem = TASK.read([{"question": "?", "answer": "1,200"}], origin="row")[0]  # type: ignore[union-attr]
+    texts = ["1200", "1,200", r"\$1200.00", "1200."]
+    assert {TASK.verify(problem, rf"\boxed{{{text}}}").answer for text in texts} == {"1200"}
+
+
+@pytest.fixture
+def benchmark_dir() -> Path:
+    if "PEAR_BENCHMARK_DIR" not in os.environ:
+        pytest.skip("PEAR_BENCHMARK_DIR is not set")
+    return Path(os.environ["PEAR_BENCHMARK_DIR"])
+
+
+def test_all_of_gsm8k(benchmark_dir: Path) -> None:
+    problems = load_problems([ProblemSet(task="maths/gsm8k", path=benchmark_dir / "maths" / "gsm8k_test.jsonl")])
+    assert len(problems) == 1319
+    right = TASK.verify_many(problems, [f"<think> x </think> <answer> {item.answer} </answer>" for item in problems])
+    assert all(verdict.correct for verdict in right)
+    wrong = TASK.verify_many(problems, [rf"\boxed{{{item.state['gold']}1}}" for item in problems])
+    assert not any(verdict.correct for verdict in wrong)
+    # Through math-verify too, and not only as equal text.
+    sample = problems[::10]
+    unsimplified = TASK.verify_many(sample, [rf"\boxed{{\frac{{{item.state['gold']}}}{{1}}}}" for item in sample])
+    assert all(verdict.correct for verdict in unsimplified)
+
+
+@pytest.mark.parametrize(("name", "count"), [("math500", 500), ("amc23", 40)])
+def test_other_files_with_these_columns(name: str, count: int, benchmark_dir: Path) -> None:
+    problems = load_problems([ProblemSet(task="maths/gsm8k", path=benchmark_dir / "maths" / f"{name}.jsonl")])
+    assert len(problems) == count
+    assert all(verdict.correct for verdict in TASK.verify_many(problems, [problem.answer for problem in problems]))
