@@ -1,0 +1,1 @@
+"""The offline buffer, rendering of prompts, and trajectories from elsewhere."""

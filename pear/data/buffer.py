@@ -1,0 +1,306 @@
+"""The offline buffer: trajectories with the behaviour policy's log-probs, as Parquet shards and a manifest.
+
+A directory holds `shard-00000.parquet`, `shard-00001.parquet`, ... (zstd) and `buffer.json`. One row is one
+trajectory; right and wrong ones are both kept. `datasets.load_dataset("parquet", data_files="DIR/*.parquet")` opens
+the shards too; `load_buffer` also checks them.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy
+import pyarrow
+import pyarrow.parquet
+from pydantic import ValidationError
+
+from pear.configuration import StrictModel
+from pear.data.validation import check_rows
+from pear.errors import UserError
+from pear.runs import read_json, write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+BUFFER_FILE = "buffer.json"
+FORMAT_VERSION = 1
+_MESSAGE = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
+SCHEMA = pyarrow.schema(
+    [
+        ("problem_id", pyarrow.string()),
+        ("task", pyarrow.string()),
+        ("split", pyarrow.string()),
+        ("problem", pyarrow.string()),
+        ("prompt", pyarrow.list_(_MESSAGE)),
+        ("behavior_prompt_ids", pyarrow.list_(pyarrow.int32())),
+        ("completion_ids", pyarrow.list_(pyarrow.int32())),
+        ("behavior_log_probs", pyarrow.list_(pyarrow.float32())),
+        ("behavior_processed_log_probs", pyarrow.list_(pyarrow.float32())),
+        ("completion", pyarrow.string()),
+        ("correct", pyarrow.bool_()),
+        ("reward", pyarrow.float32()),
+        ("reason", pyarrow.string()),
+        ("finish", pyarrow.string()),
+        ("behavior_model", pyarrow.string()),
+        ("sampling", pyarrow.string()),
+    ]
+)
+
+
+class ShardRecord(StrictModel):
+    """One file of a buffer: its name, the sha256 of its bytes and what it holds."""
+
+    name: str
+    sha256: str
+    rows: int
+    correct: int
+    tokens: int
+
+
+class BufferCounts(StrictModel):
+    """What a buffer holds: trajectories, of them right and wrong, completion tokens, and cut by length."""
+
+    rows: int
+    correct: int
+    wrong: int
+    tokens: int
+    truncated: int
+
+
+class BufferManifest(StrictModel):
+    """What holds for every row of a buffer.
+
+    Args:
+        tokenizer_digest: what every id means (`rendering.tokenizer_digest`).
+        vocabulary_digest: the same without the added tokens.
+        added_tokens: the tokenizer's added tokens and their ids; those in `used_added_tokens` occur in completions.
+        stop_token_ids: ids that ended a completion.
+        behavior_model: whose log-probs these are, and `behavior_model_digest`, what identifies it.
+        log_probs: what `behavior_log_probs` are: of the full vocabulary at temperature 1.
+        processed_log_probs: "sampled" where `behavior_processed_log_probs` hold those of the sampled distribution
+            (after temperature, top-k, top-p), None where the column is null.
+        sampling: how the completions were sampled, None where that is unknown.
+        engine: what computed the log-probs.
+        verified: whether `correct` is the word of a verifier of this package, or the source's.
+        counts, shards: filled in by the writer.
+    """
+
+    format_version: int = FORMAT_VERSION
+    tokenizer_digest: str
+    vocabulary_digest: str
+    added_tokens: dict[str, int]
+    used_added_tokens: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...]
+    behavior_model: str
+    behavior_model_digest: str
+    log_probs: Literal["raw"] = "raw"
+    processed_log_probs: Literal["sampled"] | None
+    sampling: dict[str, Any] | None
+    engine: str
+    verified: bool
+    counts: BufferCounts | None = None
+    shards: tuple[ShardRecord, ...] = ()
+
+
+def new_manifest(
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    stop_token_ids: Sequence[int],
+    behavior_model: str,
+    behavior_model_digest: str,
+    processed_log_probs: Literal["sampled"] | None,
+    sampling: dict[str, Any] | None,
+    engine: str,
+    verified: bool,
+) -> BufferManifest:
+    """The manifest of a buffer that is to be written, with the tokenizer's digests. See `BufferManifest`."""
+    from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
+
+    return BufferManifest(
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        vocabulary_digest=vocabulary_digest(tokenizer),
+        added_tokens=added_tokens(tokenizer),
+        stop_token_ids=tuple(stop_token_ids),
+        behavior_model=behavior_model,
+        behavior_model_digest=behavior_model_digest,
+        processed_log_probs=processed_log_probs,
+        sampling=sampling,
+        engine=engine,
+        verified=verified,
+    )
+
+
+class BufferWriter:
+    """Writes a buffer shard by shard into a directory; goes on where a killed writer stopped.
+
+    A shard is written under a temporary name and renamed, so one that exists is whole.
+    """
+
+    def __init__(self, directory: Path, manifest: BufferManifest) -> None:
+        self.directory = directory
+        self.manifest = manifest
+
+    def has_shard(self, index: int) -> bool:
+        """Whether this shard is already there."""
+        return (self.directory / shard_name(index)).is_file()
+
+    def write_shard(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes one shard. Equal rows give equal bytes.
+
+        Raises:
+            UserError: a row breaks the buffer's rules (see `validation.check_rows`).
+        """
+        path = self.directory / shard_name(index)
+        table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+        table = check_rows(table, origin=path.name)
+        temporary = path.with_name(path.name + ".tmp")
+        pyarrow.parquet.write_table(table, temporary, compression="zstd")
+        temporary.rename(path)
+
+    def close(self, num_shards: int) -> BufferManifest:
+        """Counts what `num_shards` shards hold and writes the manifest: the buffer is complete."""
+        records = []
+        truncated = 0
+        used: set[int] = set()
+        for index in range(num_shards):
+            path = self.directory / shard_name(index)
+            table = pyarrow.parquet.read_table(path, columns=["completion_ids", "correct", "finish"])
+            ids = table["completion_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            used.update(numpy.unique(ids).tolist())
+            truncated += table["finish"].to_pylist().count("length")
+            correct = table["correct"].to_pylist().count(True)
+            records.append(
+                ShardRecord(
+                    name=path.name, sha256=_file_digest(path), rows=table.num_rows, correct=correct, tokens=len(ids)
+                )
+            )
+        rows = sum(record.rows for record in records)
+        correct = sum(record.correct for record in records)
+        tokens = sum(record.tokens for record in records)
+        manifest = self.manifest.model_copy(
+            update={
+                "shards": tuple(records),
+                "counts": BufferCounts(
+                    rows=rows, correct=correct, wrong=rows - correct, tokens=tokens, truncated=truncated
+                ),
+                "used_added_tokens": tuple(
+                    piece for piece, token in self.manifest.added_tokens.items() if token in used
+                ),
+            }
+        )
+        write_json(self.directory / BUFFER_FILE, manifest.model_dump(mode="json"))
+        return manifest
+
+
+def shard_name(index: int) -> str:
+    """The file name of a shard."""
+    return f"shard-{index:05d}.parquet"
+
+
+def is_buffer(directory: Path) -> bool:
+    """Whether a directory is a buffer."""
+    return (directory / BUFFER_FILE).is_file()
+
+
+def read_manifest(directory: str | Path) -> BufferManifest:
+    """A buffer's manifest. Raises `UserError` where the directory is no buffer, or of another format."""
+    directory = Path(directory)
+    if not is_buffer(directory):
+        raise UserError(
+            f"{directory}: not a buffer (no {BUFFER_FILE} in it). `pear collect` makes one by sampling a model, "
+            "`pear score` from trajectories that you have."
+        )
+    values = read_json(directory / BUFFER_FILE)
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{directory / BUFFER_FILE}: format version {version}, this version of pear reads {FORMAT_VERSION}. "
+            "Make the buffer again."
+        )
+    try:
+        return BufferManifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{directory / BUFFER_FILE}: {key}: {first['msg']}.") from None
+
+
+def read_shards(directory: str | Path) -> list[pyarrow.Table]:
+    """The checked shards of a buffer, in order.
+
+    Raises:
+        UserError: a shard is missing or not the one that the manifest names, or a row breaks the rules; names both.
+    """
+    directory = Path(directory)
+    tables = []
+    for record in read_manifest(directory).shards:
+        path = directory / record.name
+        if not path.is_file():
+            raise UserError(f"{path}: missing; the manifest names it. Copy the whole directory, or make it again.")
+        if _file_digest(path) != record.sha256:
+            raise UserError(f"{path}: its bytes are not those that {BUFFER_FILE} names. Make the buffer again.")
+        tables.append(check_rows(pyarrow.parquet.read_table(path), origin=str(path), columns=SCHEMA.names))
+    return tables
+
+
+def load_buffer(directory: str | Path, correct_only: bool = True) -> "Dataset":
+    """The checked rows of a buffer as a data set in memory, with the columns of `SCHEMA`.
+
+    Log-probs up to 1e-4 above 0, a rounding of the scorer, are set to 0.
+
+    Args:
+        directory: a buffer.
+        correct_only: leave the wrong trajectories out, as SFT does.
+
+    Raises:
+        UserError: the directory is no buffer, a row breaks the rules, or no (correct) trajectory is in it.
+    """
+    from datasets import Dataset
+
+    tables = read_shards(directory)
+    if sum(table.num_rows for table in tables) == 0:
+        raise UserError(f"{directory}: the buffer is empty.")
+    table = pyarrow.concat_tables(tables)
+    if correct_only:
+        table = table.filter(table["correct"])
+        if table.num_rows == 0:
+            rows = sum(shard.num_rows for shard in tables)
+            raise UserError(
+                f"{directory}: none of its {rows} trajectories is correct, so there is nothing to imitate. "
+                "Sample a stronger behaviour model, easier problems or more samples."
+            )
+    return Dataset(table)
+
+
+def check_tokenizer(manifest: BufferManifest, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Checks that a buffer's ids mean the same in a tokenizer.
+
+    They do if the ordinary vocabulary is equal, and every added token that occurs in a completion has the same id:
+    Qwen2.5 and Qwen3 differ in added tokens only.
+
+    Raises:
+        UserError: names the first token that differs.
+    """
+    from pear.data.rendering import added_tokens, vocabulary_digest
+
+    name = tokenizer.name_or_path or "the tokenizer"
+    if vocabulary_digest(tokenizer) != manifest.vocabulary_digest:
+        raise UserError(
+            f"{name}: its vocabulary is not the one of the buffer, which was made with {manifest.behavior_model}, so "
+            "the token ids mean other text. Score the trajectories' text with a model of this tokenizer (pear score)."
+        )
+    known = added_tokens(tokenizer)
+    for piece in manifest.used_added_tokens:
+        if known.get(piece) != manifest.added_tokens[piece]:
+            raise UserError(
+                f"{name}: the token '{piece}', id {manifest.added_tokens[piece]} in the buffer's completions, is "
+                f"{'id ' + str(known[piece]) if piece in known else 'unknown'} here. "
+                "Use a tokenizer with the same added tokens."
+            )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
