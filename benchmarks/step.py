@@ -1,0 +1,183 @@
+"""Time and peak memory of a PEAR step against TRL's NLL step on the same batch.
+
+    python benchmarks/step.py [--pairs 20] [--rows 8] [--tokens 512] [--device cpu]
+
+Both trainers hold equal models and see equal batches. A step is `training_step`: forward, loss, diagnostics, backward,
+without the optimizer. The steps of a pair run one after the other, in turns of order; the interval is a
+bootstrap of the median over pairs. On a shared machine the ratio of processor times is the steadier one. Memory is the
+peak of what torch has allocated during one step. The targets are ratios of at most 1.05 on a CPU. It prints and
+never fails.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from datasets import Dataset
+from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from pear.training import PearConfig, PearTrainer
+
+
+def build_model(arguments: argparse.Namespace) -> Qwen3ForCausalLM:
+    torch.manual_seed(0)
+    heads = arguments.hidden // 64
+    config = Qwen3Config(
+        vocab_size=arguments.vocabulary, hidden_size=arguments.hidden, intermediate_size=4 * arguments.hidden,
+        num_hidden_layers=arguments.layers, num_attention_heads=heads, num_key_value_heads=heads, head_dim=64,
+        tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
+def build_tokenizer(words: int) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, models
+
+    vocabulary = {f"w{i}": i for i in range(words)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w2")), pad_token="w0", eos_token="w1"
+    )
+
+
+def build_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of equal length, a sixteenth of it prompt, with log-probs near those of an untrained model."""
+    draw = random.Random(0)
+    prompt = arguments.tokens // 16
+    level = -float(numpy.log(arguments.vocabulary))
+    rows = []
+    for _ in range(arguments.rows):
+        ids = [draw.randrange(2, arguments.vocabulary) for _ in range(arguments.tokens)]
+        log_probs = [min(draw.gauss(level, 0.3), 0.0) for _ in ids[prompt:]]
+        rows.append({"prompt_ids": ids[:prompt], "completion_ids": ids[prompt:], "behavior_log_probs": log_probs})
+    return rows
+
+
+def build_trainers(arguments: argparse.Namespace, directory: Path) -> dict[str, SFTTrainer]:
+    rows = build_rows(arguments)
+    common: dict[str, Any] = {
+        "output_dir": str(directory),
+        "per_device_train_batch_size": arguments.rows,
+        "max_length": arguments.tokens,
+        "use_cpu": arguments.device == "cpu",
+        "bf16": arguments.device != "cpu",
+        "gradient_checkpointing": False,
+        "report_to": "none",
+    }
+    plain = [
+        {
+            "input_ids": row["prompt_ids"] + row["completion_ids"],
+            "labels": [-100] * len(row["prompt_ids"]) + row["completion_ids"],
+        }
+        for row in rows
+    ]
+    tokenizer = build_tokenizer(arguments.vocabulary)
+    return {
+        "trl nll": SFTTrainer(
+            build_model(arguments), SFTConfig(**common),
+            train_dataset=Dataset.from_list(plain), processing_class=tokenizer,
+        ),
+        "pear": PearTrainer(
+            build_model(arguments), PearConfig(objective=arguments.objective, **common),
+            train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        ),
+    }  # fmt: skip
+
+
+class Step:
+    """One trainer's `training_step` on its one batch, as often as it is called."""
+
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self.trainer = trainer
+        self.model = trainer.model
+        self.model.train()
+        loader = trainer.get_train_dataloader()
+        self.batches, self.num_items = trainer.get_batch_samples(iter(loader), 1, trainer.args.device)
+        trainer.current_gradient_accumulation_steps = 1
+
+    def __call__(self) -> tuple[float, float]:
+        """Seconds on the clock, and seconds of processor time."""
+        self.model.zero_grad()
+        synchronize(self.trainer)
+        start, processor = time.perf_counter(), time.process_time()
+        self.trainer.training_step(self.model, dict(self.batches[0]), self.num_items)
+        synchronize(self.trainer)
+        return time.perf_counter() - start, time.process_time() - processor
+
+    def peak_memory(self, directory: Path) -> int:
+        """Bytes that torch held at the highest point of a step, the model included."""
+        self.model.zero_grad()
+        if self.trainer.args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self()
+            return torch.cuda.max_memory_allocated()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            self()
+        trace = directory / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+        totals = [event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]"]
+        start = next(e["args"]["Total Allocated"] - e["args"]["Bytes"] for e in events if e.get("name") == "[memory]")
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        return max(totals) - start + weights
+
+
+def synchronize(trainer: SFTTrainer) -> None:
+    if trainer.args.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def bootstrap_of_median(ratios: list[float]) -> tuple[float, float]:
+    draws = numpy.random.default_rng(0).choice(ratios, size=(10_000, len(ratios)))
+    low, high = numpy.quantile(numpy.median(draws, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--objective", default="pear_token")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        steps = {key: Step(trainer) for key, trainer in build_trainers(arguments, directory).items()}
+        for step in steps.values():
+            step()
+        memory = {key: step.peak_memory(directory) for key, step in steps.items()}
+        pairs = []
+        for index in range(arguments.pairs):
+            order = list(steps) if index % 2 else list(reversed(steps))
+            seconds = {key: steps[key]() for key in order}
+            pairs.append(seconds)
+    print(
+        f"{arguments.rows} x {arguments.tokens} tokens, hidden {arguments.hidden}, {arguments.layers} layers, "
+        f"vocabulary {arguments.vocabulary}, {arguments.device}, {torch.get_num_threads()} threads, "
+        f"objective {arguments.objective}"
+    )
+    for key in steps:
+        median = statistics.median(pair[key][0] for pair in pairs)
+        print(f"{key:8} median {median:.4f} s, peak {memory[key] / 2**20:.1f} MiB")
+    for index, kind in enumerate(("time ratio", "processor-time ratio")):
+        ratios = [pair["pear"][index] / pair["trl nll"][index] for pair in pairs]
+        low, high = bootstrap_of_median(ratios)
+        median = statistics.median(ratios)
+        print(f"{kind:20}  {median:.4f}  95% interval [{low:.4f}, {high:.4f}], median of {len(pairs)} pairs")
+    print(f"{'memory ratio':20}  {memory['pear'] / memory['trl nll']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
