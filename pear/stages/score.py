@@ -1,0 +1,167 @@
+"""`pear score`: adds a model's log-probs to trajectories from elsewhere, or scores a buffer again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from pear.configuration import NotHashed, StrictModel
+from pear.errors import UserError
+from pear.models import resolve_model
+from pear.runs import MANIFEST, input_fingerprint, note, open_run
+from pear.stages.collect import model_label
+from pear.tasks.problems import read_rows
+
+if TYPE_CHECKING:
+    from pear.data.buffer import BufferManifest
+    from pear.engines.transformers_engine import TransformersEngine
+
+NAME = "score"
+VERSION = 1
+
+
+class ScoreConfig(StrictModel):
+    """Scores trajectories with a model and writes them as a buffer.
+
+    A row has `messages` (ending with the assistant's turn), or `prompt` (text or messages) and `completion` (text or
+    one assistant message), or `completion_ids` in place of the text; and, where known, `correct`, `reward`,
+    `problem_id`, `task` and `split`. Prompts are rendered in the model's chat template. Text is encoded once, with EOS
+    at its end. Nothing is verified here: rows without `correct` or `reward` count as correct.
+
+    Args:
+        model: the behaviour policy: the model that made the trajectories, or one that stands for it.
+        inputs: .jsonl, .json, .csv or .parquet files, directories written by `datasets.save_to_disk`, or buffers.
+        shard_rows: trajectories per file of the buffer, which is what a kill can cost.
+        memory_gib: what scoring may take beside the model's weights, about.
+        device: auto (the first CUDA device, or the CPU), cpu, cuda or cuda:N.
+        dtype: auto is float32 on a CPU and bfloat16 elsewhere.
+        output_dir: where the buffer goes.
+    """
+
+    model: Annotated[str, NotHashed()]
+    inputs: Annotated[list[str], Field(min_length=1), NotHashed()]
+    shard_rows: Annotated[int, Field(gt=0)] = 4096
+    memory_gib: Annotated[float, Field(gt=0)] = 1.0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    output_dir: Annotated[Path, NotHashed()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What a run needs, checked."""
+
+    engine: "TransformersEngine"
+    rows: list[dict[str, Any]]
+    manifest: "BufferManifest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """One input, read: its rows, and its manifest where it is a buffer."""
+
+    name: str
+    rows: Sequence[dict[str, Any]]
+    manifest: "BufferManifest | None"
+
+
+def run(config: ScoreConfig) -> Path:
+    """Writes the buffer. A killed run goes on at the first file that is missing, and the result is the same.
+
+    Raises:
+        UserError: no such model or file, a row that cannot be read or does not fit into the model's context (names
+            it), or a buffer of another tokenizer; before anything is written.
+    """
+    from pear.data.buffer import BufferWriter
+
+    model = resolve_model(config.model)
+    _check_inputs(config.inputs)
+    inputs = {"model": model, **{f"input_{index}": path for index, path in enumerate(config.inputs)}}
+    prepared = None if (config.output_dir / MANIFEST).is_file() else _prepare(config, model)
+    with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs) as run_dir:
+        if run_dir.complete or prepared is None:
+            note(f"{config.output_dir}: complete, nothing to do.")
+            return run_dir.output_dir
+        writer = BufferWriter(run_dir.work, prepared.manifest)
+        starts = range(0, len(prepared.rows), config.shard_rows)
+        for shard, start in enumerate(starts):
+            run_dir.progress(start, len(prepared.rows), "trajectories")
+            if not writer.has_shard(shard):
+                rows = prepared.rows[start : start + config.shard_rows]
+                writer.write_shard(shard, _scored(prepared.engine, rows))
+        counts = writer.close(len(starts)).counts
+        assert counts is not None
+        return run_dir.finish(counts.model_dump())
+
+
+def _check_inputs(inputs: Sequence[str]) -> None:
+    for name in inputs:
+        if not Path(name).exists():
+            raise UserError(f"{name}: no such file or directory.")
+
+
+def _prepare(config: ScoreConfig, model: str) -> _Prepared:
+    """Everything that can be wrong with what the user gave, before anything is written."""
+    from pear.data.buffer import check_tokenizer, new_manifest
+    from pear.data.rendering import load_tokenizer, stop_token_ids
+    from pear.data.trajectories import read_trajectories, tokenize
+    from pear.engines.transformers_engine import TransformersEngine
+
+    tokenizer = load_tokenizer(model)
+    stops = stop_token_ids(tokenizer, model)
+    sources = [_read(Path(name)) for name in config.inputs]
+    for source in sources:
+        if source.manifest is not None:
+            check_tokenizer(source.manifest, tokenizer)
+            stops = sorted({*stops, *source.manifest.stop_token_ids})
+    engine = TransformersEngine(model, tokenizer, config.device, dtype=config.dtype, memory_gib=config.memory_gib)
+    rows = []
+    for source in sources:
+        for trajectory in read_trajectories(source.rows, source.name):
+            row = tokenize(trajectory, tokenizer, stops, engine.vocabulary)
+            length = len(row["behavior_prompt_ids"]) + len(row["completion_ids"])
+            engine.check_lengths(length, what=trajectory.place)
+            rows.append({**row, "behavior_model": model_label(config.model)})
+    samplings = [source.manifest.sampling if source.manifest is not None else None for source in sources]
+    manifest = new_manifest(
+        tokenizer,
+        stop_token_ids=stops,
+        behavior_model=model_label(config.model),
+        behavior_model_digest=input_fingerprint(model),
+        processed_log_probs=None,
+        sampling=samplings[0] if all(sampling == samplings[0] for sampling in samplings) else None,
+        engine=engine.name,
+        verified=all(source.manifest is not None and source.manifest.verified for source in sources),
+    )
+    return _Prepared(engine=engine, rows=rows, manifest=manifest)
+
+
+def _read(path: Path) -> _Source:
+    from pear.data.buffer import is_buffer, read_manifest, read_shards
+
+    if not path.is_dir():
+        return _Source(name=str(path), rows=read_rows(path), manifest=None)
+    if is_buffer(path):
+        rows = [row for table in read_shards(path) for row in table.to_pylist()]
+        return _Source(name=str(path), rows=rows, manifest=read_manifest(path))
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        raise UserError(f"{path}: several splits ({', '.join(splits)}). Name one, such as {path / splits[0]}.")
+    if not (path / "state.json").is_file():
+        raise UserError(
+            f"{path}: neither a buffer nor written by `datasets.save_to_disk`. Name its files (.jsonl, .json, .csv or "
+            ".parquet) instead."
+        )
+    from datasets import Dataset
+
+    try:
+        return _Source(name=str(path), rows=Dataset.load_from_disk(str(path)).to_list(), manifest=None)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not readable as a data set ({str(error).splitlines()[0]}).") from None
+
+
+def _scored(engine: "TransformersEngine", rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    log_probs = engine.score([row["behavior_prompt_ids"] for row in rows], [row["completion_ids"] for row in rows])
+    return [{**row, "behavior_log_probs": values} for row, values in zip(rows, log_probs, strict=True)]

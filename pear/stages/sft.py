@@ -1,0 +1,320 @@
+"""`pear sft`: one model trained on a buffer with one objective."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pear.configuration import NotHashed, StrictModel
+from pear.errors import UserError
+from pear.models import resolve_model
+from pear.runs import MANIFEST, Run, is_main_process, note, open_run
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pear.training.sft_config import PearConfig
+
+NAME = "sft"
+VERSION = 1
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+# Section 4.2: 1 epoch, learning rate 3e-5 on games (1e-5 on maths). A fifth of the run is what a kill can cost; two
+# checkpoints are kept, so that one is complete at any time.
+_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 1,
+    "learning_rate": 3e-5,
+    "save_steps": 0.2,
+    "save_total_limit": 2,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+# Ends of metric names that differ between a run and the same run again, or resumed.
+_NOT_REPEATED = ("_runtime", "_per_second", "train_loss", "total_flos")
+# `trainer` keys that are fields of the stage's own configuration, or the stage's business.
+_OWNED = ("objective", "objective_kwargs", "overflow", "seed", "data_seed", "output_dir", "resume_from_checkpoint")
+
+
+class SftConfig(StrictModel):
+    """SFT of a model on a buffer's correct trajectories.
+
+    Args:
+        model: what is trained: a shipped model (`pear:affine_chain/base_0`), a directory, or a hub id.
+        buffer: a directory made by `pear collect` or `pear score`.
+        objective: a name in `pear.objectives.OBJECTIVES`.
+        objective_kwargs: its fields; the paper's values by default.
+        overflow: trajectories longer than `trainer.max_length` are an "error", or "drop" leaves them out.
+        seed: decides the order of the data, the same for every objective, and dropout.
+        trainer: fields of `PearConfig`. By default 1 epoch and learning rate 3e-5 (Section 4.2, games; 1e-5 on maths).
+        output_dir: where the model goes.
+    """
+
+    model: Annotated[str, NotHashed()]
+    buffer: Annotated[str, NotHashed()]
+    objective: str = "pear_token"
+    objective_kwargs: dict[str, Any] = {}
+    overflow: Literal["error", "drop"] = "error"
+    seed: int = 0
+    trainer: dict[str, Any] = {}
+    output_dir: Annotated[Path, NotHashed()]
+
+    def hashed(self) -> dict[str, Any]:
+        """Without what only changes how often the trainer logs and saves."""
+        from pear.training.trainer_arguments import hashed_trainer_values
+
+        return {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
+
+
+def run(config: SftConfig) -> Path:
+    """Trains the model and writes it with its tokenizer and `metrics.jsonl`.
+
+    Raises:
+        UserError: an unknown key or name, a buffer that the model's tokenizer cannot read, an objective without its
+            log-probs, trajectories that are too long; before anything is written.
+    """
+    from pear.objectives import make_objective
+
+    model = resolve_model(config.model)
+    objective = make_objective(config.objective, config.objective_kwargs)
+    inputs = {"model": model, "buffer": config.buffer}
+    parts = {f"objective:{config.objective}": objective.version}
+    if (config.output_dir / MANIFEST).is_file():
+        if is_main_process():
+            with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
+                note(f"{config.output_dir}: complete, nothing to do.")
+                return run_dir.output_dir
+        return config.output_dir
+
+    tokenizer, dataset = _checked_inputs(config, model)
+    if not is_main_process():
+        # Only rank 0 may lock and write the directory; the others train beside it.
+        _train(config, model, tokenizer, dataset, Run(config.output_dir.absolute(), {}))
+        return config.output_dir
+    with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
+        if run_dir.complete:
+            return run_dir.output_dir
+        results = _train(config, model, tokenizer, dataset, run_dir)
+        return run_dir.finish({**results, "update/norm": update_norm(model, run_dir.work)})
+
+
+def _checked_inputs(config: SftConfig, model: str) -> tuple["PreTrainedTokenizerBase", "Dataset"]:
+    """Everything that can be wrong with what the user gave, before anything is written."""
+    from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
+    from pear.data.rendering import load_tokenizer
+    from pear.training.sft_data import BEHAVIOR, checked_trajectories
+
+    args = training_arguments(
+        config.output_dir / CHECKPOINTS,
+        objective=config.objective,
+        objective_kwargs=config.objective_kwargs,
+        overflow=config.overflow,
+        seed=config.seed,
+        trainer=config.trainer,
+    )
+    manifest = read_manifest(config.buffer)
+    tokenizer = load_tokenizer(model)
+    check_tokenizer(manifest, tokenizer)
+    dataset = load_buffer(config.buffer)
+    stops = _taught_stop_ids(dataset)
+    unknown = sorted(set(stops) - set(manifest.stop_token_ids))
+    if unknown:
+        raise UserError(
+            f"{config.buffer}: completions with finish 'stop' end in the ids {unknown}, and its stop tokens are "
+            f"{sorted(manifest.stop_token_ids)}. Make the buffer again."
+        )
+    checked_trajectories(
+        dataset,
+        tokenizer,
+        needs_behavior=BEHAVIOR in _requires(args),
+        max_length=args.max_length,
+        overflow=config.overflow,
+        name=config.buffer,
+    )
+    return tokenizer, dataset
+
+
+def _requires(args: "PearConfig") -> frozenset[str]:
+    from pear.objectives import make_objective
+
+    assert isinstance(args.objective_kwargs, dict)
+    return make_objective(args.objective, args.objective_kwargs).requires
+
+
+def _train(
+    config: SftConfig, model: str, tokenizer: "PreTrainedTokenizerBase", dataset: "Dataset", run_dir: Run
+) -> dict[str, Any]:
+    return train_and_save(
+        model,
+        tokenizer,
+        dataset,
+        run_dir,
+        objective=config.objective,
+        objective_kwargs=config.objective_kwargs,
+        overflow=config.overflow,
+        seed=config.seed,
+        trainer=config.trainer,
+    )
+
+
+def training_arguments(
+    checkpoints: Path,
+    *,
+    objective: str,
+    objective_kwargs: dict[str, Any],
+    overflow: str = "error",
+    seed: int,
+    trainer: Mapping[str, Any],
+) -> "PearConfig":
+    """The `PearConfig` of a stage: its defaults, the machine's, and the checked `trainer` mapping on top.
+
+    Raises:
+        UserError: unknown or owned key, a value of the wrong type, or a combination that cannot be used.
+    """
+    from pear.training.sft_config import PearConfig
+    from pear.training.trainer_arguments import checked_arguments, machine_defaults
+
+    for name in _OWNED:
+        if name in trainer:
+            raise UserError(
+                f"trainer.{name}: the stage sets it. Its own keys are objective, overflow, seed, output_dir."
+            )
+    values = checked_arguments(PearConfig, trainer, source="trainer")
+    try:
+        return PearConfig(
+            **{
+                **_DEFAULTS,
+                **machine_defaults(values),
+                **values,
+                "output_dir": str(checkpoints),
+                "objective": objective,
+                "objective_kwargs": dict(objective_kwargs),
+                "overflow": overflow,
+                "seed": seed,
+                "data_seed": seed,
+            }
+        )
+    except ValueError as error:
+        # `transformers` checks combinations of fields when its dataclass is made.
+        raise UserError(f"trainer: {error}") from error
+
+
+def train_and_save(
+    model: "str | PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    dataset: "Dataset",
+    run_dir: Run,
+    *,
+    objective: str,
+    objective_kwargs: dict[str, Any],
+    overflow: str = "error",
+    seed: int,
+    trainer: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Trains, from the last complete checkpoint if there is one, and writes model, tokenizer and metrics.
+
+    The model's generation configuration stops on the tokens that the data teaches: the last ids of its completions that
+    `finish` calls "stop". Checkpoints go when the model is written.
+
+    Args:
+        model: a path, a hub id or a model.
+        tokenizer: the target's.
+        dataset: what `PearTrainer` takes.
+        run_dir: an open run, in whose `work` all is written; on other ranks than 0 one that only names the directory.
+        objective, objective_kwargs, overflow, seed, trainer: as in `SftConfig`.
+
+    Returns:
+        Counts for the manifest: steps, trajectories, dropped trajectories, tokens, and the last logged loss.
+    """
+    from pear.training.checkpoints import latest_complete_checkpoint
+    from pear.training.progress import ReportProgress
+    from pear.training.sft_trainer import PearTrainer
+
+    checkpoints = run_dir.work / CHECKPOINTS
+    args = training_arguments(
+        checkpoints,
+        objective=objective,
+        objective_kwargs=objective_kwargs,
+        overflow=overflow,
+        seed=seed,
+        trainer=trainer,
+    )
+    pear_trainer = PearTrainer(
+        model,
+        args,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[ReportProgress(run_dir)],
+    )
+    pear_trainer.train(resume_from_checkpoint=latest_complete_checkpoint(checkpoints))
+    stops = _taught_stop_ids(dataset)
+    if stops:
+        trained: Any = pear_trainer.model
+        trained.generation_config.eos_token_id = stops[0] if len(stops) == 1 else stops
+    pear_trainer.save_model(str(run_dir.work))
+    pear_trainer.accelerator.wait_for_everyone()
+    history = pear_trainer.state.log_history
+    if is_main_process():
+        # A pickle of paths and devices: it belongs to the checkpoints.
+        (run_dir.work / "training_args.bin").unlink(missing_ok=True)
+        _write_metrics(run_dir.work / METRICS, history)
+        shutil.rmtree(checkpoints)
+    return {
+        "steps": pear_trainer.state.global_step,
+        "trajectories": len(dataset) - pear_trainer.dropped["train"],
+        "dropped": pear_trainer.dropped["train"],
+        "tokens": next((entry["num_tokens"] for entry in reversed(history) if "num_tokens" in entry), None),
+        "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
+    }
+
+
+def _taught_stop_ids(dataset: "Dataset") -> list[int]:
+    if "finish" not in dataset.column_names:
+        return []
+    finished = zip(dataset["completion_ids"], dataset["finish"], strict=True)
+    ends = {ids[-1] for ids, finish in finished if finish == "stop"}
+    if not ends and is_main_process():
+        note("No completion of the data ended by a stop token, so this model is not taught to stop.")
+    return sorted(int(token) for token in ends)
+
+
+def _write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
+    """One JSON object for each logging step, without times and without what counts from the last resume only."""
+    lines = []
+    for entry in history:
+        kept = {name: value for name, value in entry.items() if not name.endswith(_NOT_REPEATED)}
+        if kept.keys() - {"epoch", "step"}:
+            lines.append(json.dumps(kept, sort_keys=True) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def update_norm(initial: str, final: Path) -> float | None:
+    """||theta_final - theta_initial||_2 over all weights, from the two models' files, one tensor at a time.
+
+    None, with a note, where the files do not hold the same tensors.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers.utils.hub import cached_file
+
+    directory = Path(initial)
+    if not directory.is_dir():
+        found = cached_file(initial, "config.json")
+        assert found is not None
+        directory = Path(found).parent
+    where = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            where.update(dict.fromkeys(tensors.keys(), file))
+    total = 0.0
+    for file in sorted(final.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as after:
+            for name in after.keys():  # noqa: SIM118, because this is no mapping
+                if name not in where:
+                    note(f"update/norm: {directory} has no tensor '{name}', so the norm is left out.")
+                    return None
+                with safe_open(where[name], framework="pt") as before:
+                    difference = after.get_tensor(name).double() - before.get_tensor(name).double()
+                total += float(torch.sum(difference**2))
+    return total**0.5

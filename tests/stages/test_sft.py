@@ -1,0 +1,197 @@
+"""`pear sft` on a buffer: what it writes, refuses and goes on from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from pear.data.buffer import BufferManifest, BufferWriter
+from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
+from pear.errors import UserError
+from pear.runs import Run, read_manifest
+from pear.stages.sft import SftConfig, run
+from tests.training.sft_fixtures import (
+    EOS,
+    build_model,
+    build_rows,
+    build_tokenizer,
+    run_on_two_processes,
+    save_model,
+)
+
+TRAINER: dict[str, Any] = {
+    "learning_rate": "1e-2",
+    "per_device_train_batch_size": 4,
+    "logging_steps": 2,
+    "save_steps": 4,
+}
+
+
+def write_buffer(directory: Path, words: int = 64, **change: Any) -> Path:
+    """48 right trajectories and 16 wrong ones; the right ones end with EOS unless cut by length."""
+    tokenizer = build_tokenizer(words)
+    manifest = BufferManifest(
+        tokenizer_digest=tokenizer_digest(tokenizer), vocabulary_digest=vocabulary_digest(tokenizer),
+        added_tokens=added_tokens(tokenizer), stop_token_ids=(EOS,), behavior_model="random",
+        behavior_model_digest="0" * 64, processed_log_probs=None, sampling=None, engine="none", verified=True,
+    )  # fmt: skip
+    directory.mkdir()
+    writer = BufferWriter(directory, manifest)
+    rows = []
+    for i, row in enumerate(build_rows(64, longest=12)):
+        rows.append(
+            {
+                "problem_id": f"p{i}", "task": "none", "split": "train", "problem": "",
+                "prompt": [{"role": "user", "content": f"w{i % 7} w3"}], "behavior_prompt_ids": row["prompt_ids"],
+                "completion_ids": row["completion_ids"], "behavior_log_probs": row["behavior_log_probs"],
+                "behavior_processed_log_probs": None, "completion": "", "correct": i % 4 != 0, "reward": 1.0,
+                "reason": "", "finish": "stop", "behavior_model": "random", "sampling": "{}", **change,
+            }
+        )  # fmt: skip
+    writer.write_shard(0, rows)
+    writer.close(1)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("inputs")
+    return {"model": str(save_model(root / "model")), "buffer": str(write_buffer(root / "buffer"))}
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        file.name: file.read_bytes()
+        for file in directory.iterdir()
+        if file.suffix in (".safetensors", ".jsonl", ".json") and file.name != "manifest.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("sft") / "run"
+    return run(SftConfig(**inputs, trainer=TRAINER, seed=5, output_dir=output))
+
+
+def test_a_run_writes_a_loadable_model_and_its_metrics(trained: Path, inputs: dict[str, str]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(trained)
+    assert AutoTokenizer.from_pretrained(trained).chat_template == build_tokenizer().chat_template
+    assert GenerationConfig.from_pretrained(trained).eos_token_id == EOS
+    metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in metrics] == [2, 4, 6, 8, 10, 12]
+    assert metrics[0].keys() >= {"loss", "loss/nll", "weights/mean", "weights/effective_sample_size"}
+    assert not any("runtime" in key or "per_second" in key for entry in metrics for key in entry)
+    results = read_manifest(trained)["results"]
+    assert (results["steps"], results["trajectories"], results["dropped"]) == (12, 48, 0)
+    before = build_model().state_dict()
+    with torch.no_grad():
+        changes = [(value.double() - before[name].double()).square().sum() for name, value in model.named_parameters()]
+    assert results["update/norm"] == pytest.approx(float(torch.stack(changes).sum().sqrt()), rel=1e-9)
+    assert results["update/norm"] > 0.1
+    left = {path.name for path in trained.iterdir()}
+    assert not left & {"checkpoints", "training_args.bin", "optimizer.pt", "progress.json"}
+
+
+def test_a_second_run_does_nothing_and_another_is_refused(
+    trained: Path, inputs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(trained)
+    # How often it logs and saves does not change what it is.
+    config = SftConfig(**inputs, trainer={**TRAINER, "logging_steps": 1, "save_steps": 100}, seed=5, output_dir=trained)
+    assert run(config) == trained
+    assert "complete, nothing to do" in capsys.readouterr().err
+    assert files(trained) == before
+    with pytest.raises(UserError, match="holds the output of another run"):
+        run(SftConfig(**inputs, trainer=TRAINER, seed=6, output_dir=trained))
+
+
+def test_a_killed_run_goes_on_to_equal_files(
+    trained: Path, inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SftConfig(**inputs, trainer=TRAINER, seed=5, output_dir=tmp_path / "run")
+    report = Run.progress
+
+    def interrupted(self: Run, done: float, total: float, unit: str) -> None:
+        if done >= 10:
+            raise KeyboardInterrupt
+        report(self, done, total, unit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "progress", interrupted)
+        patched.setattr("pear.training.progress._SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    partial = tmp_path / "run.partial"
+    assert sorted(path.name for path in (partial / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-8",
+    ]
+    assert json.loads((partial / "progress.json").read_text())["done"] == 9
+    assert files(run(config)) == files(trained)
+
+
+def test_the_objective_changes_the_model(trained: Path, inputs: dict[str, str], tmp_path: Path) -> None:
+    config = SftConfig(**inputs, objective="nll", trainer=TRAINER, seed=5, output_dir=tmp_path / "run")
+    other = load_file(run(config) / "model.safetensors")
+    assert any(not torch.equal(value, other[name]) for name, value in load_file(trained / "model.safetensors").items())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"objective": "pear_tokn"}, "Did you mean 'pear_token'"),
+        ({"objective_kwargs": {"gama": 1}}, "gama"),
+        ({"trainer": {"learning_rat": 1}}, "Did you mean 'learning_rate'"),
+        ({"trainer": {"learning_rate": "fast"}}, "learning_rate"),
+        ({"trainer": {"lr_scheduler_type": "square"}}, "square"),
+        ({"trainer": {"seed": 1}}, "trainer.seed: the stage sets it"),
+        ({"trainer": {"max_length": 8}}, "longer than max_length=8"),
+        ({"model": "pear:none/none"}, "pear:none/none"),
+        ({"buffer": "missing"}, "not a buffer"),
+    ],
+)
+def test_mistakes_write_nothing(change: dict[str, Any], sentence: str, inputs: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run(SftConfig(**{**inputs, "trainer": TRAINER, **change, "output_dir": tmp_path / "run"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_buffers_that_do_not_fit_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
+    foreign = write_buffer(tmp_path / "foreign", words=63)
+    unknown_stop = write_buffer(tmp_path / "unknown_stop", completion_ids=[9, 8], behavior_log_probs=[-1.0, -1.0])
+    wrong = write_buffer(tmp_path / "wrong", correct=False)
+    for buffer, sentence in (
+        (foreign, "vocabulary"),
+        (unknown_stop, r"end in the ids \[8\]"),
+        (wrong, "none of its 64"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            run(SftConfig(model=inputs["model"], buffer=str(buffer), trainer=TRAINER, output_dir=tmp_path / "run"))
+    assert not (tmp_path / "run.partial").exists()
+
+
+def test_completions_that_never_stop_are_noted(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    buffer = write_buffer(tmp_path / "cut", finish="length")
+    run(
+        SftConfig(
+            model=inputs["model"], buffer=str(buffer), trainer={**TRAINER, "max_steps": 1}, output_dir=tmp_path / "r"
+        )
+    )
+    assert "not taught to stop" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_run(trained: Path, inputs: dict[str, str], tmp_path: Path) -> None:
+    trainer = {**TRAINER, "per_device_train_batch_size": 2}
+    values = {**inputs, "trainer": trainer, "seed": 5, "output_dir": str(tmp_path / "run")}
+    run_on_two_processes(Path(__file__).with_name("two_process_sft.py"), json.dumps(values))
+    both, alone = read_manifest(tmp_path / "run")["results"], read_manifest(trained)["results"]
+    assert both["update/norm"] == pytest.approx(alone["update/norm"], rel=1e-3)
+    assert both["tokens"] == alone["tokens"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
