@@ -1,0 +1,167 @@
+"""The study file: base x arms x seeds under one identical RL."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from pear.configuration import NotHashed, StrictModel
+from pear.errors import UserError, unknown_name
+from pear.study.machine import Machine
+from pear.tasks.problems import ProblemSet
+
+SEED = "{seed}"
+
+
+class Pretrained(StrictModel):
+    """A model made by the study: the fields of `pear pretrain`, without seed and output_dir."""
+
+    pretrain: dict[str, Any]
+
+
+class TaskSets(StrictModel):
+    """Problems of the three phases; they may differ (paper, Section 4.4).
+
+    Args:
+        sft: what the behavior model is sampled on.
+        rl: what every arm's RL runs on.
+        eval: what every model is evaluated on.
+    """
+
+    sft: list[ProblemSet] = []
+    rl: list[ProblemSet] = []
+    eval: Annotated[list[ProblemSet], Field(min_length=1)]
+
+
+class Arm(StrictModel):
+    """One way to do SFT.
+
+    Args:
+        objective: a name in `OBJECTIVES`, and `objective_kwargs`, its fields.
+        sft: keys of the study's `sft` block that this arm has otherwise; `trainer` is merged key by key.
+        sweep: axis to values; the arm becomes one arm per combination, named `arm[gamma=0.9]`. An axis is a field of
+            the objective (`gamma`), or a path (`sft.trainer.learning_rate`).
+    """
+
+    objective: str
+    objective_kwargs: dict[str, Any] = {}
+    sft: dict[str, Any] = {}
+    sweep: dict[str, Any] = {}
+
+
+def _base(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Pretrained.parse(value, source="base")
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("expected a model, a list of models, or {pretrain: {...}}")
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ValueError(f"names {', '.join(sorted(repeated))} twice")
+    return value
+
+
+def _seeds(value: Any) -> Any:
+    if isinstance(value, list) and len(set(map(str, value))) < len(value):
+        raise ValueError("a seed is named twice")
+    return value
+
+
+class StudyConfig(StrictModel):
+    """A study.
+
+    Args:
+        name: for people.
+        base: the model that every arm starts from: one name; a list (each with every seed); a name with `{seed}` in it
+            (one base per seed); or {pretrain: {...}} (one base per seed, made by the study).
+        behavior: {buffer: DIR}, or the fields of `pear collect`, where `model` may be {pretrain: {...}} and `problems`
+            are `tasks.sft` by default. Left out in a study without arms.
+        tasks: the problems of SFT, RL and evaluation.
+        arms: name to objective; null is RL without SFT. Without arms, the bases are made and evaluated, no more.
+        seeds: one (base, seed) unit each; order of the data and every draw follow from it, the same in every arm.
+        sft: the fields of `pear sft` that all arms share.
+        rl: the fields of `pear grpo`, the same for every arm.
+        evaluate: the fields of `pear evaluate`, and `at_rl_steps`: after how many steps of RL models are evaluated.
+            After SFT and at RL's end they always are.
+        reference: the arm that the others are compared with.
+        machine: how the machine is used; changes no number.
+    """
+
+    name: str
+    base: Annotated[str | list[str] | Pretrained, BeforeValidator(_base)]
+    behavior: dict[str, Any] = {}
+    tasks: TaskSets
+    arms: dict[str, Arm | None] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), BeforeValidator(_seeds)] = [0]
+    sft: dict[str, Any] = {}
+    rl: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    reference: str = "nll"
+    machine: Annotated[Machine, NotHashed()] = Machine()
+
+    def expanded_arms(self) -> dict[str, Arm | None]:
+        """The arms with their sweeps multiplied out.
+
+        Raises:
+            UserError: a sweep that is no list of values, an unknown axis, or two arms of one name.
+        """
+        arms: dict[str, Arm | None] = {}
+        for name, arm in self.arms.items():
+            for expanded_name, expanded in [(name, arm)] if arm is None else _expanded(name, arm):
+                if expanded_name in arms:
+                    raise UserError(f"arms: '{expanded_name}' is there twice.")
+                arms[expanded_name] = expanded
+        if arms and self.reference not in arms:
+            raise UserError(f"reference: {unknown_name('arm', self.reference, arms)}")
+        return arms
+
+
+def merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's block over the shared one; mappings inside are merged key by key.
+
+    >>> merged({"trainer": {"max_steps": 5, "seed": 1}}, {"trainer": {"max_steps": 9}})
+    {'trainer': {'max_steps': 9, 'seed': 1}}
+    """
+    result = dict(shared)
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def _expanded(name: str, arm: Arm) -> list[tuple[str, Arm]]:
+    if not arm.sweep:
+        return [(name, arm)]
+    for axis, values in arm.sweep.items():
+        if not isinstance(values, list):
+            hint = f" Did you mean {axis}=[{json.dumps(values)}]?" if not isinstance(values, dict) else ""
+            raise UserError(f"Sweep axis '{axis}' must be a list of values, got {type(values).__name__}.{hint}")
+        if not values:
+            raise UserError(f"Sweep axis '{axis}' has no values.")
+    axes = list(arm.sweep)
+    expanded = []
+    for values in itertools.product(*arm.sweep.values()):
+        point = dict(zip(axes, values, strict=True))
+        settings: dict[str, Any] = {"objective_kwargs": arm.objective_kwargs, "sft": arm.sft}
+        for axis, value in point.items():
+            settings = merged(settings, _at(name, axis, value))
+        text = ",".join(f"{axis.rsplit('.', 1)[-1]}={value}" for axis, value in point.items())
+        expanded.append((f"{name}[{text}]", Arm(objective=arm.objective, **settings)))
+    return expanded
+
+
+def _at(name: str, axis: str, value: Any) -> dict[str, Any]:
+    """The nested mapping that sets one axis."""
+    path = axis.split(".") if "." in axis else ["objective_kwargs", axis]
+    if path[0] not in ("objective_kwargs", "sft"):
+        raise UserError(
+            f"arms.{name}.sweep: unknown axis '{axis}'. An axis is a field of the objective, or a path such as "
+            "sft.trainer.learning_rate."
+        )
+    nested: Any = value
+    for part in reversed(path):
+        nested = {part: nested}
+    result: dict[str, Any] = nested
+    return result
