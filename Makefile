@@ -1,0 +1,44 @@
+# `make demo` and `make test` set up everything they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?= studies/demo
+PYTEST := $(BIN)/python -m pytest
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test test-all check mutants gpu tiny-models clean
+
+demo: $(VENV)/.installed  ## the main job: which SFT objective gives the better model after RL
+	$(BIN)/pear study recipes/demo.yaml --output-dir $(STUDY)
+
+test: $(VENV)/.installed  ## the default suite
+	$(PYTEST) -m "not slow and not gpu" -n 2 --dist loadfile
+
+test-all: test  ## the default suite and the slow tests
+	$(PYTEST) -m "slow and not gpu"
+
+check: $(VENV)/.installed  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+mutants: $(VENV)/.installed  ## listed breaks of the code; each must turn a test red
+	$(BIN)/python tests/mutants.py
+
+gpu: $(VENV)/.installed  ## tests and the step benchmark on a CUDA device
+	$(PYTEST) -m gpu
+	$(BIN)/python benchmarks/step.py
+
+tiny-models: $(VENV)/.installed  ## make the shipped tiny models again
+	$(BIN)/pear study recipes/tiny_models.yaml
+
+# An activated environment's torch is not looked at: the CPU or CUDA build is chosen by pip's own settings (README).
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
