@@ -16,6 +16,7 @@ def doctor() -> int:
     """Print versions, devices and extras."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"pear {pear.__version__}", show_header=False, title_justify="left")
     table.add_row("python", platform.python_version())
@@ -27,7 +28,7 @@ def doctor() -> int:
     for name, purpose in _EXTRAS.items():
         found = importlib.util.find_spec(name) is not None
         hint = f"{_version(name)}" if found else f"not installed; for {purpose}: pip install 'pear-sft[{name}]'"
-        table.add_row(name, hint)
+        table.add_row(name, Text(hint))
     table.add_row("shipped models", ", ".join(shipped_models()) or "none")
     Console(soft_wrap=True).print(table)
     return 0

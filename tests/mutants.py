@@ -26,8 +26,128 @@ class Mutant:
     tests: str
 
 
-RATIOS = {"file": "pear/ops/ratios.py", "tests": "tests/ops"}
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="return in_float64(target) - in_float64(behavior)",
+        new="return in_float64(behavior) - in_float64(target)",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="    steps = kept.clamp_(*log_ratio_clip)",
+        new="    steps = kept",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="prefix = steps.mul_(indicator).cumsum_(dim=1)",
+        new="prefix = steps.cumsum_(dim=1)",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="prefix = steps.add_(math.log(gamma)).mul_(indicator)",
+        new="prefix = steps.add_(-math.log(gamma)).mul_(indicator)",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="prefix = steps.add_(math.log(gamma)).mul_(indicator)",
+        new="prefix = steps.add_(math.log(gamma))",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="totals = sequences.at_end(prefix) - sequences.before_start(prefix)",
+        new="totals = sequences.at_end(prefix)",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="return log_weights.clamp_(*log_weight_clip).mul_(indicator)",
+        new="return log_weights.clamp_(*log_weight_clip)",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="return log_weights.clamp_(*log_weight_clip).mul_(indicator)",
+        new="return log_weights.mul_(indicator)",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/ratios.py",
+        old="suffix[:-1] -= prefix.view(-1)[starts[1:] - 1]",
+        new="suffix[:-1] -= prefix.view(-1)[starts[1:]]",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/losses.py",
+        old="weights.detach(), 0.0",
+        new="weights, 0.0",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/losses.py",
+        old="return -keep_response",
+        new="return keep_response",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/ops/pass_at_k.py",
+        old="1.0 - k / np.arange(n, 0, -1",
+        new="1.0 - k / np.arange(n + 1, 1, -1",
+        tests="tests/ops",
+    ),
+    Mutant(
+        file="pear/objectives/objective.py",
+        old="self.weighting()(batch).detach()",
+        new="self.weighting()(batch)",
+        tests="tests/objectives",
+    ),
+    Mutant(
+        file="pear/training/sft_trainer.py",
+        old="behavior[:, 1:]",
+        new="behavior[:, :-1]",
+        tests="tests/training/test_sft_trainer.py",
+    ),
+    Mutant(
+        file="pear/training/sft_trainer.py",
+        old="segment_ids[:, 1:]",
+        new="segment_ids[:, 1:] * 0",
+        tests="tests/training/test_sft_trainer.py",
+    ),
+    Mutant(
+        file="pear/training/sft_trainer.py",
+        old="return loss.per_token * loss.weights.to(loss.per_token.dtype)",
+        new="return loss.per_token",
+        tests="tests/training/test_sft_trainer.py",
+    ),
+    Mutant(
+        file="pear/tasks/answers.py",
+        old="if (count := completion.count(tag)) != 1:",
+        new="if (count := completion.count(tag)) < 1:",
+        tests="tests/tasks/test_contract.py",
+    ),
+    Mutant(
+        file="pear/tasks/tiny/chain.py",
+        old='if answer != str(advance(apply, problem.state["start"], problem.state["operations"])):',
+        new="if answer is None:",
+        tests="tests/tasks/test_contract.py",
+    ),
+    Mutant(
+        file="pear/runs.py",
+        old="    if found != wanted:",
+        new="    if False:",
+        tests="tests/test_runs.py",
+    ),
+    Mutant(
+        file="pear/tasks/problems.py",
+        old="if canonical not in seen and",
+        new="if",
+        tests="tests/tasks/test_problems.py",
+    ),
+)
 
 
 def survives(mutant: Mutant) -> bool:

@@ -54,7 +54,7 @@ def test_version_and_doctor() -> None:
           "--output-dir", "out"], "Did you mean 'split'?"),
         (["collect", "--model", "pear:affine_chain/behavior", "--problems", "task=tiny/affine_chain,split=sft,size=-1",
           "--output-dir", "out"], "greater than 0"),
-        (["sft", "--model", "pear:affine_chain/base_0", "--buffer", "nowhere", "--output-dir", "out"], "nowhere"),
+        (["sft", "--model", "pear:affine_chain/base_1", "--buffer", "nowhere", "--output-dir", "out"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
     ],
 )  # fmt: skip

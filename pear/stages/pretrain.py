@@ -51,6 +51,7 @@ def run(config: PretrainConfig) -> Path:
         raise UserError("shares and examples belong together: give both or neither.")
     if config.shares is not None and len(config.shares) != len(config.problems):
         raise UserError(f"shares: {len(config.shares)} numbers for {len(config.problems)} problem sets.")
+    _check_trainer(config)
     with open_run(NAME, VERSION, config, config.output_dir, parts=task_versions(config.problems)) as run_dir:
         if run_dir.complete:
             note(f"{config.output_dir}: complete, nothing to do.")
@@ -66,6 +67,12 @@ def _vocabulary(sets: list[ProblemSet]) -> tuple[str, ...]:
             raise UserError(f"{task.name}: has no vocabulary for a model from scratch. Use one of the tiny/ tasks.")
         words.update(dict.fromkeys(task.vocabulary))
     return tuple(words)
+
+
+def _check_trainer(config: PretrainConfig) -> None:
+    from pear.stages.sft import training_arguments
+
+    training_arguments(config.output_dir, objective="nll", objective_kwargs={}, seed=config.seed, trainer=config.trainer)
 
 
 def _train(config: PretrainConfig, vocabulary: tuple[str, ...], run_dir: Run) -> Path:
