@@ -1,6 +1,6 @@
 """Time and peak memory of a PEAR step against TRL's NLL step on the same batch.
 
-    python benchmarks/step.py [--pairs 20] [--rows 8] [--tokens 512] [--device cpu]
+    python benchmarks/step.py [--pairs 20] [--rows 8] [--tokens 512] [--device cpu|cuda]
 
 Both trainers hold equal models and see equal batches. A step is `training_step`: forward, loss, diagnostics, backward,
 without the optimizer. The steps of a pair run one after the other, in turns of order; the interval is a
@@ -147,10 +147,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--objective", default="pear_token")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

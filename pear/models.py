@@ -10,7 +10,7 @@ PREFIX = "pear:"
 
 
 def shipped_models() -> list[str]:
-    """Names of the shipped models, such as `pear:affine_chain/base_0`."""
+    """Names of the shipped models, such as `pear:affine_chain/base_1`."""
     return sorted(PREFIX + path.parent.relative_to(_MODELS).as_posix() for path in _MODELS.glob("*/*/config.json"))
 
 

@@ -1,4 +1,4 @@
-"""The offline buffer: trajectories with the behaviour policy's log-probs, as Parquet shards and a manifest.
+"""The offline buffer: trajectories with the behavior policy's log-probs, as Parquet shards and a manifest.
 
 A directory holds `shard-00000.parquet`, `shard-00001.parquet`, ... (zstd) and `buffer.json`. One row is one
 trajectory; right and wrong ones are both kept. `datasets.load_dataset("parquet", data_files="DIR/*.parquet")` opens
@@ -269,7 +269,7 @@ def load_buffer(directory: str | Path, correct_only: bool = True) -> "Dataset":
             rows = sum(shard.num_rows for shard in tables)
             raise UserError(
                 f"{directory}: none of its {rows} trajectories is correct, so there is nothing to imitate. "
-                "Sample a stronger behaviour model, easier problems or more samples."
+                "Sample a stronger behavior model, easier problems or more samples."
             )
     return Dataset(table)
 

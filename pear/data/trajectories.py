@@ -29,9 +29,9 @@ class Trajectory:
         place: file and row, for errors.
         problem_id: the source's, or the file's name and the row.
         prompt: messages, without the assistant's last turn.
-        prompt_ids: what the behaviour policy was given, if known; otherwise the prompt is rendered.
+        prompt_ids: what the behavior policy was given, if known; otherwise the prompt is rendered.
         completion: the assistant's text; "" where `completion_ids` are known.
-        completion_ids: what the behaviour policy produced, if known: used as they are.
+        completion_ids: what the behavior policy produced, if known: used as they are.
         correct, reward: the source's word; right and 1 where it says nothing.
         carried: the other columns of a buffer.
     """

@@ -121,15 +121,19 @@ class TokenScorer:
     def _score_states(
         self, states: Float[Tensor, "token width"], targets: Int[Tensor, " token"], sampled_with: Sampling | None
     ) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"]]:
-        truncated = sampled_with is not None and not sampled_with.is_raw
-        copies = _TRUNCATED_LOGIT_COPIES if truncated else _LOGIT_COPIES
+        is_raw = sampled_with is None or sampled_with.is_raw
+        copies = _LOGIT_COPIES if is_raw else _TRUNCATED_LOGIT_COPIES
         size = max(1, int(self.memory_bytes / 2 / (copies * 4 * self.vocabulary)))
-        raw, processed = [], []
-        for chunk, tokens in zip(states.split(size), targets.split(size), strict=True):
-            logits = (chunk if self.head is None else self.head(chunk)).float()
-            raw.append(chosen_log_probs(logits, tokens))
-            processed.append(sampled_log_probs(logits, tokens, sampled_with) if sampled_with is not None else raw[-1])
-        return torch.cat(raw), torch.cat(processed)
+        # Written in place: small results between large buffers would fragment the heap.
+        raw = torch.empty(len(targets), device=self.device)
+        processed = raw if is_raw else torch.empty_like(raw)
+        for start in range(0, len(targets), size):
+            chunk = slice(start, start + size)
+            logits = (states[chunk] if self.head is None else self.head(states[chunk])).float()
+            raw[chunk] = chosen_log_probs(logits, targets[chunk])
+            if sampled_with is not None and not is_raw:
+                processed[chunk] = sampled_log_probs(logits, targets[chunk], sampled_with)
+        return raw, processed
 
 
 def chosen_log_probs(logits: Float[Tensor, "token vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " token"]:

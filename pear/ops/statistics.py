@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Num
 from scipy import stats
 
+Values = Num[np.ndarray, " unit"] | Sequence[float | int]
+
 CHUNK = 4_000_000
 """Random indices held at a time by the bootstrap."""
 
@@ -28,7 +30,7 @@ class Interval:
 
 
 def bootstrap_interval(
-    values_per_problem: Num[np.ndarray, " problem"] | Sequence[float | int],
+    values_per_problem: Values,
     strata: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = 10_000,
@@ -86,9 +88,7 @@ def _resampled_sums(
     return np.concatenate(parts)
 
 
-def paired_t_interval(
-    differences: Num[np.ndarray, " unit"] | Sequence[float | int], confidence: float = 0.95
-) -> Interval:
+def paired_t_interval(differences: Values, confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean of paired differences, one per (base, seed) unit.
 
         mean +- t_{n-1, (1 + confidence) / 2} s / sqrt(n)
@@ -112,9 +112,7 @@ def paired_t_interval(
     return Interval(value=mean, low=mean - half, high=mean + half, n=n, method="paired t")
 
 
-def units_to_settle(
-    differences: Num[np.ndarray, " unit"] | Sequence[float | int], confidence: float = 0.95
-) -> int | None:
+def units_to_settle(differences: Values, confidence: float = 0.95) -> int | None:
     """The smallest number of units whose paired t interval, at this mean and standard deviation, excludes 0.
 
     None where no number is known: fewer than two units, a mean of 0, or more than a million units.
@@ -144,7 +142,7 @@ def _half_width(deviation: float, n: int, confidence: float) -> float:
     return float(stats.t.ppf((1.0 + confidence) / 2.0, df=n - 1)) * deviation / math.sqrt(n)
 
 
-def _vector(values: Num[np.ndarray, " unit"] | Sequence[float | int]) -> Float64[np.ndarray, " unit"]:
+def _vector(values: Values) -> Float64[np.ndarray, " unit"]:
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1:
         raise ValueError(f"Expected one number per unit, a vector. Got shape {vector.shape}.")

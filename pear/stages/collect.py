@@ -1,4 +1,4 @@
-"""`pear collect`: samples a behaviour model on tasks, verifies, and writes an offline buffer with log-probs."""
+"""`pear collect`: samples a behavior model on tasks, verifies, and writes an offline buffer with log-probs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ VERSION = 1
 
 
 class CollectConfig(StrictModel):
-    """Samples a behaviour model, verifies, and writes right and wrong trajectories with their log-probs.
+    """Samples a behavior model, verifies, and writes right and wrong trajectories with their log-probs.
 
     Args:
-        model: the behaviour model: a shipped model (`pear:affine_chain/behavior`), a directory, or a hub id.
+        model: the behavior model: a shipped model (`pear:affine_chain/behavior`), a directory, or a hub id.
         problems: what it is sampled on.
         sampling: how. Raw log-probs are stored beside those of this distribution.
         shard_problems: problems per file of the buffer, which is what a kill can cost.

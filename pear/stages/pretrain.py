@@ -72,7 +72,9 @@ def _vocabulary(sets: list[ProblemSet]) -> tuple[str, ...]:
 def _check_trainer(config: PretrainConfig) -> None:
     from pear.stages.sft import training_arguments
 
-    training_arguments(config.output_dir, objective="nll", objective_kwargs={}, seed=config.seed, trainer=config.trainer)
+    training_arguments(
+        config.output_dir, objective="nll", objective_kwargs={}, seed=config.seed, trainer=config.trainer
+    )
 
 
 def _train(config: PretrainConfig, vocabulary: tuple[str, ...], run_dir: Run) -> Path:

@@ -31,7 +31,7 @@ class ScoreConfig(StrictModel):
     at its end. Nothing is verified here: rows without `correct` or `reward` count as correct.
 
     Args:
-        model: the behaviour policy: the model that made the trajectories, or one that stands for it.
+        model: the behavior policy: the model that made the trajectories, or one that stands for it.
         inputs: .jsonl, .json, .csv or .parquet files, directories written by `datasets.save_to_disk`, or buffers.
         shard_rows: trajectories per file of the buffer, which is what a kill can cost.
         memory_gib: what scoring may take beside the model's weights, about.

@@ -41,7 +41,7 @@ class SftConfig(StrictModel):
     """SFT of a model on a buffer's correct trajectories.
 
     Args:
-        model: what is trained: a shipped model (`pear:affine_chain/base_0`), a directory, or a hub id.
+        model: what is trained: a shipped model (`pear:affine_chain/base_1`), a directory, or a hub id.
         buffer: a directory made by `pear collect` or `pear score`.
         objective: a name in `pear.objectives.OBJECTIVES`.
         objective_kwargs: its fields; the paper's values by default.

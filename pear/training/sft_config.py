@@ -54,7 +54,7 @@ class PearConfig(SFTConfig):
                 raise UserError(sentence)
 
     def _refusals(self) -> list[tuple[bool, str]]:
-        """Settings that `PearTrainer` cannot honour without changing what is trained, and what to do instead."""
+        """Settings that `PearTrainer` cannot honor without changing what is trained, and what to do instead."""
         return [
             (
                 self.loss_type != "nll",
@@ -83,7 +83,7 @@ class PearConfig(SFTConfig):
             ),
             (
                 self.completion_only_loss is False,
-                "completion_only_loss: only completions have log-probs of the behaviour policy. Leave it unset.",
+                "completion_only_loss: only completions have log-probs of the behavior policy. Leave it unset.",
             ),
             (
                 self.assistant_only_loss,

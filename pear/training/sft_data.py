@@ -114,7 +114,7 @@ def _check_columns(dataset: Dataset, needs_behavior: bool, name: str) -> None:
         )
     if needs_behavior and not _has_values(dataset, BEHAVIOR):
         raise UserError(
-            f"{name}: the objective needs the column '{BEHAVIOR}', one log-prob of the behaviour policy for each "
+            f"{name}: the objective needs the column '{BEHAVIOR}', one log-prob of the behavior policy for each "
             "completion id. Add it with `pear score`, or use the objective nll."
         )
 

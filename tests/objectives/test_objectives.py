@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pear.errors import UserError
 from pear.objectives import OBJECTIVES, Objective, TokenBatch, make_objective
+from pear.objectives.base_losses import nll
+from pear.objectives.objective import Weighting
 from tests import naive
 
 NAMES = sorted(OBJECTIVES)
@@ -94,6 +96,35 @@ def test_no_gradient_flows_through_the_weights(name: str) -> None:
     loss.sum.backward()
     assert behavior.grad is None
     torch.testing.assert_close(batch.log_probs.grad, torch.where(batch.response_mask, -loss.weights, 0.0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByProbability(Weighting):
+    """Weights that carry gradient: an objective's author may forget to cut it off."""
+
+    def __call__(self, batch: TokenBatch) -> Tensor:
+        return batch.log_probs.exp()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Foreign(Objective):
+    """An objective from outside the package: NLL x p."""
+
+    def base_loss(self, batch: TokenBatch) -> Tensor:
+        return nll(batch)
+
+    def weighting(self) -> Weighting:
+        return ByProbability()
+
+
+def test_any_weighting_is_cut_off_from_the_gradient() -> None:
+    batch = token_batch(random_inputs(11))
+    loss = Foreign()(batch)
+    assert not loss.weights.requires_grad
+    expected = torch.where(batch.response_mask, -batch.log_probs.detach().exp(), 0.0)
+    torch.testing.assert_close(gradient_of(Foreign(), batch), expected)
+    mean = Foreign().diagnostics(batch).metrics()["weights/mean"]
+    assert mean == pytest.approx(-expected.sum().item() / int(batch.response_mask.sum()))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pear.objectives import OBJECTIVES, TokenBatch
-from pear.ops.diagnostics import WeightSums, effective_sample_size, sum_weights
+from pear.ops.diagnostics import WeightSums, effective_sample_size, sum_clipped, sum_weights
 from tests import naive
 
 IDS = torch.tensor([[0] * 9 + [1] * 14 + [0] * 7] * 4)
@@ -117,3 +117,22 @@ def test_quantiles_reach_the_clip_bounds_exactly() -> None:
     metrics = OBJECTIVES["pear_sequence"](log_ratio_clip=(-9.0, 9.0)).diagnostics(far).metrics()
     assert metrics["weights/log_weight/q50"] == -10.0
     assert metrics["weights/clipped/log_weight_low"] == 1.0
+
+
+def test_a_value_on_its_bound_is_not_clipped() -> None:
+    values, mask = torch.tensor([[-0.5, -0.25, 0.0, 0.5, 1.0]]), torch.ones(1, 5, dtype=torch.bool)
+    sums = sum_clipped(
+        sum_weights(values.exp(), mask),
+        values,
+        mask,
+        log_ratio_clip=(-0.25, 0.5),
+        log_weights=values,
+        log_weight_clip=(0.0, 1.0),
+    )
+    clipped = {key: value for key, value in sums.metrics().items() if key.startswith("weights/clipped/")}
+    assert clipped == {
+        "weights/clipped/log_ratio_low": 0.2,
+        "weights/clipped/log_ratio_high": 0.2,
+        "weights/clipped/log_weight_low": 0.4,
+        "weights/clipped/log_weight_high": 0.0,
+    }

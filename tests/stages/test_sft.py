@@ -109,7 +109,7 @@ def test_a_second_run_does_nothing_and_another_is_refused(
         run(SftConfig(**inputs, trainer=TRAINER, seed=6, output_dir=trained))
 
 
-def test_a_killed_run_goes_on_to_equal_files(
+def test_a_run_killed_in_training_goes_on_to_equal_files(
     trained: Path, inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = SftConfig(**inputs, trainer=TRAINER, seed=5, output_dir=tmp_path / "run")
@@ -131,6 +131,22 @@ def test_a_killed_run_goes_on_to_equal_files(
         "checkpoint-8",
     ]
     assert json.loads((partial / "progress.json").read_text())["done"] == 9
+    assert files(run(config)) == files(trained)
+
+
+def test_a_run_killed_after_training_goes_on_to_equal_files(
+    trained: Path, inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SftConfig(**inputs, trainer=TRAINER, seed=5, output_dir=tmp_path / "run")
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pear.stages.sft._write_metrics", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert (tmp_path / "run.partial" / "checkpoints" / "checkpoint-12" / "COMPLETE").is_file()
     assert files(run(config)) == files(trained)
 
 

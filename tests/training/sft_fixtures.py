@@ -1,5 +1,6 @@
 """A random tiny Qwen3, its tokenizer, trajectories with log-probs of another policy, and short runs on them."""
 
+import gc
 import os
 import random
 import subprocess
@@ -14,6 +15,9 @@ from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config, 
 from trl import SFTConfig, SFTTrainer
 
 from pear.training import PearConfig, PearTrainer
+
+# `accelerate` collects garbage at the start of every training; without this it walks over all that was imported.
+gc.freeze()
 
 VOCABULARY = 64
 EOS = 1
