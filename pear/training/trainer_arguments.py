@@ -96,6 +96,6 @@ def machine_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     if not values.get("fp16"):
         defaults["bf16"] = False
     if "activation_checkpointing" not in values:
-        # TRL's default is True. None is off under both names of the option, and the only value that warns about neither.
+        # TRL's default is True. None is off, and warns about neither of the two names of the option.
         defaults["gradient_checkpointing"] = None
     return defaults
