@@ -4,6 +4,7 @@ A row of a batch holds one sequence, or several after one another ("packed"). `s
 integers, equal over a sequence, so that every change along a row starts a new sequence. A mask may have holes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -75,20 +76,31 @@ class Sequences:
         """The same sequences with their tensors on another device."""
         return Sequences(starts=self.starts.to(device), lengths=self.lengths.to(device))
 
-    def at_end(self, prefix: Num[Tensor, "batch seq"]) -> Num[Tensor, " sequence"]:
-        """An inclusive prefix sum along rows, at each sequence's last position."""
-        return prefix.reshape(-1)[self.starts + self.lengths - 1]
+    def parts(self, size: int) -> Iterator[tuple[int, int, "Sequences"]]:
+        """Runs of whole sequences of about `size` positions: first position, end, and the sequences from there on."""
+        ends = self.starts + self.lengths
+        first_sequence, first, total = 0, 0, int(ends[-1])
+        while first < total:
+            last = int(torch.searchsorted(ends, first + size, right=True))
+            next_sequence = max(last, first_sequence + 1)
+            end = int(ends[next_sequence - 1])
+            of_part = slice(first_sequence, next_sequence)
+            yield first, end, Sequences(starts=self.starts[of_part] - first, lengths=self.lengths[of_part])
+            first_sequence, first = next_sequence, end
 
-    def before_start(self, prefix: Num[Tensor, "batch seq"]) -> Num[Tensor, " sequence"]:
-        """An inclusive prefix sum along rows, just before each sequence's first position: 0 for a row's first."""
-        starts_row = self.starts % max(prefix.shape[1], 1) == 0
-        return torch.where(starts_row, 0, prefix.reshape(-1)[(self.starts - 1).clamp(min=0)])
+    def at_end(self, prefix: Num[Tensor, " position"]) -> Num[Tensor, " sequence"]:
+        """An inclusive prefix sum at each sequence's last position."""
+        return prefix[self.starts + self.lengths - 1]
 
-    def spread(self, per_sequence: Num[Tensor, " sequence"], like: Num[Tensor, "batch seq"]) -> Num[Tensor, "batch _"]:
-        """One value a sequence -> that value at each of its positions; (batch, 1) where every row is one sequence."""
-        if len(self.starts) == len(like):
-            return per_sequence.view(-1, 1)
-        return step_function(self.starts, per_sequence, size=like.numel()).view_as(like)
+    def before_start(self, prefix: Num[Tensor, " position"]) -> Num[Tensor, " sequence"]:
+        """An inclusive prefix sum just before each sequence's first position: 0 for the first of all."""
+        return torch.where(self.starts == 0, 0, prefix[(self.starts - 1).clamp(min=0)])
+
+    def spread(self, per_sequence: Num[Tensor, " sequence"], like: Num[Tensor, " position"]) -> Num[Tensor, " _"]:
+        """One value a sequence -> that value at each of its positions; of length 1 where there is one sequence."""
+        if len(self.starts) == 1:
+            return per_sequence
+        return step_function(self.starts, per_sequence, size=len(like))
 
 
 def step_function(starts: Int[Tensor, " step"], values: Num[Tensor, " step"], *, size: int) -> Num[Tensor, " {size}"]:
@@ -132,8 +144,8 @@ def distance_from_end(
     [[2, 2, 1, 0]]
     """
     check_mask(response_mask, response_mask, segment_ids)
-    counts = response_mask.cumsum(dim=1)
+    counts = response_mask.reshape(-1).cumsum(dim=0)
     if counts.numel() == 0:
-        return counts
+        return counts.view_as(response_mask)
     sequences = find_sequences(response_mask, segment_ids)
-    return sequences.spread(sequences.at_end(counts), counts) - counts
+    return (sequences.spread(sequences.at_end(counts), counts) - counts).view_as(response_mask)

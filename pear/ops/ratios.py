@@ -116,6 +116,32 @@ def precise_log_weights(
     segment_ids: Int[Tensor, "batch seq"] | None = None,
 ) -> Float64[Tensor, "batch seq"]:
     """`log_importance_weights` before it is rounded to float32 (on the CPU where the device has no float64)."""
+    return _log_weights(
+        log_ratio,
+        response_mask,
+        level=level,
+        block_size=block_size,
+        gamma=gamma,
+        log_ratio_clip=log_ratio_clip,
+        log_weight_clip=log_weight_clip,
+        segment_ids=segment_ids,
+        dtype=torch.float64,
+    )
+
+
+def _log_weights(
+    log_ratio: Float[Tensor, "batch seq"],
+    response_mask: Bool[Tensor, "batch seq"],
+    *,
+    level: Level,
+    block_size: int,
+    gamma: float,
+    log_ratio_clip: tuple[float, float],
+    log_weight_clip: tuple[float, float],
+    segment_ids: Int[Tensor, "batch seq"] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "batch seq"]:
+    """The clipped log-weights in `dtype`, worked out in float64, some whole sequences at a time."""
     check_weighting(
         level=level,
         block_size=block_size,
@@ -126,41 +152,63 @@ def precise_log_weights(
     check_floating("log_ratio", log_ratio)
     check_mask(response_mask, log_ratio, segment_ids)
     if log_ratio.numel() == 0:
-        return in_float64(log_ratio)
-    # On a CPU bool arithmetic is slow, so one conversion serves all products with the mask, and touching new memory
-    # costs more than the sums do, so work goes on in place. Everything is finite after `keep_response`.
-    indicator = in_float64(response_mask)
-    kept = in_float64(keep_response("log_ratio", log_ratio.detach(), response_mask))
-    sequences = find_sequences(response_mask, segment_ids).to(kept.device)
-    steps = kept.clamp_(*log_ratio_clip)
-    if level == "sequence":
-        # log w_{1:T} = sum_{t=1}^T delta_t (line 9): no discount.
-        prefix = steps.mul_(indicator).cumsum_(dim=1)
-        totals = sequences.at_end(prefix) - sequences.before_start(prefix)
-        return torch.mul(sequences.spread(totals.clamp_(*log_weight_clip), prefix), indicator, out=prefix)
-    # gamma^{T-e} is one factor gamma for each later response token, so it joins the product that they form:
-    # (T - e) log gamma + sum_{j>e} delta_j = sum_{j>e} (delta_j + log gamma)   (line 16).
-    prefix = steps.add_(math.log(gamma)).mul_(indicator).cumsum_(dim=1)
-    ends = sequences.at_end(prefix)
-    if level == "token" or block_size == 1:
-        log_weights = torch.sub(sequences.spread(ends, prefix), prefix, out=prefix)
-    else:
-        log_weights = _after_blocks(prefix, ends, response_mask.to(prefix.device), sequences, block_size)
-    return log_weights.clamp_(*log_weight_clip).mul_(indicator)
+        return log_ratio.detach().to(dtype)
+    device = torch.device("cpu") if log_ratio.device.type == "mps" else log_ratio.device
+    sequences = find_sequences(response_mask, segment_ids).to(device)
+    ratios, mask = log_ratio.detach().reshape(-1).to(device), response_mask.reshape(-1).to(device)
+    # Sequences are independent. On a CPU a part that fits the cache, in memory that is used again, is several times
+    # faster than the whole batch; elsewhere the whole batch is one part.
+    parts = sequences.parts(_CPU_PART) if device.type == "cpu" else [(0, mask.numel(), sequences)]
+    result = torch.empty(mask.shape, dtype=dtype, device=device)
+    for first, end, of_part in parts:
+        kept = torch.where(mask[first:end], ratios[first:end], 0.0)
+        if not bool(torch.stack(torch.aminmax(kept)).isfinite().all()):
+            keep_response("log_ratio", log_ratio.detach(), response_mask)  # names the row
+        steps, hidden = in_float64(kept).clamp_(*log_ratio_clip), ~mask[first:end]
+        del kept  # its memory serves what follows
+        if level == "sequence":
+            log_weights = _whole_sequence(steps.masked_fill_(hidden, 0.0), of_part)
+        else:
+            # gamma^{T-e} is one factor gamma for each later response token, so it joins the product that they form:
+            # (T - e) log gamma + sum_{j>e} delta_j = sum_{j>e} (delta_j + log gamma)   (line 16).
+            steps.add_(math.log(gamma)).masked_fill_(hidden, 0.0)
+            single = level == "token" or block_size == 1
+            log_weights = _suffix(steps, of_part) if single else _block_suffix(steps, hidden, of_part, block_size)
+        result[first:end] = log_weights.clamp_(*log_weight_clip).masked_fill_(hidden, 0.0)
+    return result.view_as(log_ratio)
 
 
-def _after_blocks(
-    prefix: Float64[Tensor, "batch seq"],
-    ends: Float64[Tensor, " sequence"],
-    response_mask: Bool[Tensor, "batch seq"],
+_CPU_PART = 1 << 17
+"""Positions that are worked on at once on a CPU: 1 MiB in float64. Much smaller and larger parts are slower."""
+
+
+def _whole_sequence(steps: Float64[Tensor, " position"], sequences: Sequences) -> Float64[Tensor, " position"]:
+    """log w_{1:T} = sum_{t=1}^T delta_t (line 9): no discount. `steps` is used up."""
+    prefix = steps.cumsum_(dim=0)
+    totals = sequences.at_end(prefix) - sequences.before_start(prefix)
+    return prefix.copy_(sequences.spread(totals, prefix))
+
+
+def _suffix(steps: Float64[Tensor, " position"], sequences: Sequences) -> Float64[Tensor, " position"]:
+    """sum_{j>t} steps_j within each sequence. `steps` is used up."""
+    prefix = steps.cumsum_(dim=0)
+    return torch.sub(sequences.spread(sequences.at_end(prefix), prefix), prefix, out=prefix)
+
+
+def _block_suffix(
+    steps: Float64[Tensor, " position"],
+    hidden: Bool[Tensor, " position"],
     sequences: Sequences,
     block_size: int,
-) -> Float64[Tensor, "batch seq"]:
-    """From the end e_k of each response token's block to the end of its sequence: `ends` - `prefix` at e_k.
+) -> Float64[Tensor, " position"]:
+    """sum_{j>e_k} steps_j for each response token, e_k the end of its block. `steps` is used up.
 
-    Blocks lie on the response tokens of all rows end to end, so holes do not matter; `positions` says where those are.
+    Blocks lie on the response tokens of all sequences end to end, so holes do not matter; `positions` says where those
+    tokens are.
     """
-    positions = response_mask.reshape(-1).nonzero().squeeze(1)
+    prefix = steps.cumsum_(dim=0)
+    ends = sequences.at_end(prefix)
+    positions = (~hidden).nonzero().squeeze(1)
     first = torch.searchsorted(positions, sequences.starts)
     num_tokens = torch.diff(first, append=first.new_tensor([len(positions)]))
     num_blocks = (num_tokens + block_size - 1) // block_size
@@ -172,9 +220,9 @@ def _after_blocks(
     suffix = ends.repeat_interleave(num_blocks)
     # The prefix just before the next block starts is that at e_k. A sequence's last block has an empty suffix, and a
     # sequence without tokens points at the last block of the one before it.
-    suffix[:-1] -= prefix.view(-1)[starts[1:] - 1]
+    suffix[:-1] -= prefix[starts[1:] - 1]
     suffix[(blocks_through - 1)[blocks_through > 0]] = 0.0
-    return step_function(starts, suffix, size=prefix.numel()).view_as(prefix)
+    return step_function(starts, suffix, size=len(prefix))
 
 
 def log_importance_weights(
@@ -222,7 +270,7 @@ def log_importance_weights(
     >>> log_importance_weights(log_ratio, response_mask, level="token", gamma=1.0)
     tensor([[ 0.1500, -0.0500,  0.0000,  0.0000]])
     """
-    log_weights = precise_log_weights(
+    log_weights = _log_weights(
         log_ratio,
         response_mask,
         level=level,
@@ -231,5 +279,6 @@ def log_importance_weights(
         log_ratio_clip=log_ratio_clip,
         log_weight_clip=log_weight_clip,
         segment_ids=segment_ids,
+        dtype=torch.float32,
     )
-    return log_weights.to(device=log_ratio.device, dtype=torch.float32)
+    return log_weights.to(log_ratio.device)

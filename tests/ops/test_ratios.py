@@ -338,3 +338,25 @@ def test_shapes_are_checked_in_tests() -> None:
     """The annotations themselves are live here: the test run installs jaxtyping's hook."""
     with pytest.raises(Exception, match="response_mask"):
         log_importance_weights(torch.zeros(3, 4), torch.ones(4, 3) > 0, level="token")
+
+
+@pytest.mark.parametrize("level", ["token", "block", "sequence"])
+@pytest.mark.parametrize("part", [1, 7, 40])
+def test_parts_of_a_batch_give_the_weights_of_the_whole(level: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(part)
+    log_ratio = torch.randn(5, 33, generator=generator)
+    response_mask = torch.rand(5, 33, generator=generator) < 0.7
+    segment_ids = (torch.rand(5, 33, generator=generator) < 0.2).cumsum(dim=1)
+    settings = {"level": level, "block_size": 3, "log_ratio_clip": (-1.0, 1.0), "segment_ids": segment_ids}
+    whole = log_importance_weights(log_ratio, response_mask, **settings)
+    monkeypatch.setattr("pear.ops.ratios._CPU_PART", part)
+    torch.testing.assert_close(log_importance_weights(log_ratio, response_mask, **settings), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        log_importance_weights(log_ratio, response_mask, **{**settings, "segment_ids": None}),
+        torch.cat([log_importance_weights(a, b, **{**settings, "segment_ids": None})
+                   for a, b in zip(log_ratio.split(1), response_mask.split(1), strict=True)]),
+        rtol=0, atol=1e-6,
+    )  # fmt: skip
+    log_ratio[3, response_mask[3].nonzero()[0]] = float("nan")
+    with pytest.raises(ValueError, match="Row 3"):
+        log_importance_weights(log_ratio, response_mask, **settings)

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, IterableDataset
+from transformers import TrainerControl, TrainerState
 from trl import SFTConfig
 
 from pear.errors import UserError
 from pear.objectives import OBJECTIVES
 from pear.training import PearConfig, PearTrainer
-from pear.training.checkpoints import COMPLETE, checkpoint_to_resume, latest_complete_checkpoint
+from pear.training.checkpoints import COMPLETE, CompleteCheckpoint, checkpoint_to_resume, latest_complete_checkpoint
 from pear.training.sft_data import checked_trajectories
 from pear.training.trainer_arguments import checked_arguments, hashed_trainer_values
 from tests.training.sft_fixtures import build_model, build_rows, build_tokenizer, pear_trainer
@@ -187,3 +188,12 @@ def test_only_complete_checkpoints_are_resumed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a complete checkpoint"):
         checkpoint_to_resume(tmp_path / "checkpoint-20", tmp_path)
     assert checkpoint_to_resume(None, tmp_path) is None
+
+
+def test_checkpoints_beyond_the_start_of_training_are_distrusted(tmp_path: Path) -> None:
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    args = PearConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    CompleteCheckpoint().on_train_begin(args, TrainerState(global_step=5), TrainerControl())
+    assert latest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
