@@ -114,34 +114,9 @@ def precise_log_weights(
     log_ratio_clip: tuple[float, float] = (-0.08, 0.3),
     log_weight_clip: tuple[float, float] = (-10.0, 5.0),
     segment_ids: Int[Tensor, "batch seq"] | None = None,
-) -> Float64[Tensor, "batch seq"]:
-    """`log_importance_weights` before it is rounded to float32 (on the CPU where the device has no float64)."""
-    return _log_weights(
-        log_ratio,
-        response_mask,
-        level=level,
-        block_size=block_size,
-        gamma=gamma,
-        log_ratio_clip=log_ratio_clip,
-        log_weight_clip=log_weight_clip,
-        segment_ids=segment_ids,
-        dtype=torch.float64,
-    )
-
-
-def _log_weights(
-    log_ratio: Float[Tensor, "batch seq"],
-    response_mask: Bool[Tensor, "batch seq"],
-    *,
-    level: Level,
-    block_size: int,
-    gamma: float,
-    log_ratio_clip: tuple[float, float],
-    log_weight_clip: tuple[float, float],
-    segment_ids: Int[Tensor, "batch seq"] | None,
-    dtype: torch.dtype,
+    dtype: torch.dtype = torch.float64,
 ) -> Float[Tensor, "batch seq"]:
-    """The clipped log-weights in `dtype`, worked out in float64, some whole sequences at a time."""
+    """`log_importance_weights` in another `dtype`, on the CPU where the device has no float64."""
     check_weighting(
         level=level,
         block_size=block_size,
@@ -270,7 +245,7 @@ def log_importance_weights(
     >>> log_importance_weights(log_ratio, response_mask, level="token", gamma=1.0)
     tensor([[ 0.1500, -0.0500,  0.0000,  0.0000]])
     """
-    log_weights = _log_weights(
+    log_weights = precise_log_weights(
         log_ratio,
         response_mask,
         level=level,

@@ -111,7 +111,6 @@ def run(config: GrpoConfig) -> Path:
 def _prepare(config: GrpoConfig, model: str) -> _Prepared:
     from pear.data.rendering import load_tokenizer, stop_token_ids
     from pear.runs import partial_path
-    from pear.training.grpo import grpo_arguments
 
     if late := [step for step in config.checkpoint_steps if step > config.steps]:
         raise UserError(f"checkpoint_steps: {late[0]} is after the last of {config.steps} steps.")
@@ -123,8 +122,17 @@ def _prepare(config: GrpoConfig, model: str) -> _Prepared:
         )
     tokenizer = load_tokenizer(model)
     _check_length(config, model, tokenizer, problems)
-    args = grpo_arguments(
-        output_dir=partial_path(config.output_dir.absolute()) / _TRAINING,
+    args = training_arguments(config, partial_path(config.output_dir.absolute()) / _TRAINING)
+    stop_ids = stop_token_ids(tokenizer, model)
+    return _Prepared(model=model, tokenizer=tokenizer, stop_ids=stop_ids, problems=problems, args=args)
+
+
+def training_arguments(config: GrpoConfig, output_dir: Path) -> "GRPOConfig":
+    """TRL's arguments for a configuration. Raises `UserError` for what TRL or the stage refuses."""
+    from pear.training.grpo import grpo_arguments
+
+    return grpo_arguments(
+        output_dir=output_dir,
         prompts_per_step=config.prompts_per_step,
         group_size=config.group_size,
         micro_batch=config.micro_batch,
@@ -136,8 +144,6 @@ def _prepare(config: GrpoConfig, model: str) -> _Prepared:
         seed=config.seed,
         trainer=config.trainer,
     )
-    stop_ids = stop_token_ids(tokenizer, model)
-    return _Prepared(model=model, tokenizer=tokenizer, stop_ids=stop_ids, problems=problems, args=args)
 
 
 def _check_length(

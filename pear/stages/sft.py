@@ -87,7 +87,7 @@ def run(config: SftConfig) -> Path:
                 return run_dir.output_dir
         return config.output_dir
 
-    tokenizer, dataset = _checked_inputs(config, model)
+    tokenizer, dataset = _checked_inputs(config, model, objective.requires)
     if not is_main_process():
         # Only rank 0 may lock and write the directory; the others train beside it.
         _train(config, model, tokenizer, dataset, Run(config.output_dir.absolute(), {}))
@@ -99,7 +99,9 @@ def run(config: SftConfig) -> Path:
         return run_dir.finish({**results, "update/norm": update_norm(model, run_dir.work)})
 
 
-def _checked_inputs(config: SftConfig, model: str) -> tuple["PreTrainedTokenizerBase", "Dataset"]:
+def _checked_inputs(
+    config: SftConfig, model: str, requires: frozenset[str]
+) -> tuple["PreTrainedTokenizerBase", "Dataset"]:
     """Everything that can be wrong with what the user gave, before anything is written."""
     from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
     from pear.data.rendering import load_tokenizer
@@ -127,19 +129,12 @@ def _checked_inputs(config: SftConfig, model: str) -> tuple["PreTrainedTokenizer
     checked_trajectories(
         dataset,
         tokenizer,
-        needs_behavior=BEHAVIOR in _requires(args),
+        needs_behavior=BEHAVIOR in requires,
         max_length=args.max_length,
         overflow=config.overflow,
         name=config.buffer,
     )
     return tokenizer, dataset
-
-
-def _requires(args: "PearConfig") -> frozenset[str]:
-    from pear.objectives import make_objective
-
-    assert isinstance(args.objective_kwargs, dict)
-    return make_objective(args.objective, args.objective_kwargs).requires
 
 
 def _train(

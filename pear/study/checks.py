@@ -83,18 +83,6 @@ def _check_sft(config: "SftConfig | PretrainConfig", directory: Path) -> None:
 
 
 def _check_grpo(config: "GrpoConfig", directory: Path) -> None:
-    from pear.training.grpo import grpo_arguments
+    from pear.stages.grpo import training_arguments
 
-    grpo_arguments(
-        output_dir=directory,
-        prompts_per_step=config.prompts_per_step,
-        group_size=config.group_size,
-        micro_batch=config.micro_batch,
-        steps=config.steps,
-        max_completion_tokens=config.max_completion_tokens,
-        temperature=config.temperature,
-        beta=config.beta,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        trainer=config.trainer,
-    )
+    training_arguments(config, directory)

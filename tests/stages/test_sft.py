@@ -12,13 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from pear.data.buffer import BufferManifest, BufferWriter
 from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
 from pear.errors import UserError
+from pear.objectives import OBJECTIVES
 from pear.runs import Run, read_manifest
-from pear.stages.sft import SftConfig, run
+from pear.stages.sft import VERSION, SftConfig, run
 from tests.training.sft_fixtures import (
     EOS,
     build_model,
     build_rows,
     build_tokenizer,
+    pear_trainer,
     run_on_two_processes,
     save_model,
 )
@@ -29,6 +31,9 @@ TRAINER: dict[str, Any] = {
     "logging_steps": 2,
     "save_steps": 4,
 }
+
+
+LOSSES = [5.395, 7.054, 6.790, 6.275, 5.886, 5.608]
 
 
 def write_buffer(directory: Path, words: int = 64, **change: Any) -> Path:
@@ -94,6 +99,14 @@ def test_a_run_writes_a_loadable_model_and_its_metrics(trained: Path, inputs: di
     assert results["update/norm"] > 0.1
     left = {path.name for path in trained.iterdir()}
     assert not left & {"checkpoints", "training_args.bin", "optimizer.pt", "progress.json"}
+
+
+def test_the_numbers_are_those_of_this_version(trained: Path) -> None:
+    """A change of these needs a new `VERSION` of the stage, or of the objective."""
+    metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert (VERSION, OBJECTIVES["pear_token"].version) == (1, 1)
+    # Other machines sum in another order.
+    assert [entry["loss"] for entry in metrics] == pytest.approx(LOSSES, rel=1e-3)
 
 
 def test_a_second_run_does_nothing_and_another_is_refused(
@@ -188,6 +201,14 @@ def test_buffers_that_do_not_fit_are_refused(inputs: dict[str, str], tmp_path: P
         with pytest.raises(UserError, match=sentence):
             run(SftConfig(model=inputs["model"], buffer=str(buffer), trainer=TRAINER, output_dir=tmp_path / "run"))
     assert not (tmp_path / "run.partial").exists()
+
+
+def test_the_trainer_takes_a_buffer_by_its_directory(inputs: dict[str, str], tmp_path: Path) -> None:
+    trainer = pear_trainer(tmp_path, inputs["buffer"], trainer={"eval_dataset": Path(inputs["buffer"])})
+    assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == (48, 48)
+    assert trainer.evaluate(inputs["buffer"]).keys() >= {"eval_loss", "eval_weights/mean"}
+    with pytest.raises(UserError, match="vocabulary"):
+        pear_trainer(tmp_path, write_buffer(tmp_path / "foreign", words=63))
 
 
 def test_completions_that_never_stop_are_noted(

@@ -162,7 +162,7 @@ def test_diagnostics_are_those_of_the_whole_window(tmp_path: Path) -> None:
         prompt, completion = row["prompt_ids"], row["completion_ids"]
         log_probs = model(torch.tensor([prompt + completion])).logits.double().log_softmax(-1)[0]
         for t, (token, behavior) in enumerate(zip(completion, row["behavior_log_probs"], strict=True)):
-            value = float(log_probs[len(prompt) + t - 1, token])
+            value = float(log_probs[len(prompt) + t - 1, token].detach())
             ratios.append(value - behavior)
             nll -= value
     n = len(ratios)
