@@ -9,29 +9,31 @@ import pear
 from pear.models import shipped_models
 
 _REQUIRED = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "math-verify")
-_EXTRAS = {"peft": "LoRA and other adapters", "vllm": "sampling and scoring on GPUs", "ray": "many machines"}
+_EXTRAS = {"peft": "LoRA in `pear sft`", "vllm": "`use_vllm: true` in the trainer block of `pear grpo`"}
 
 
 def doctor() -> int:
     """Print versions, devices and extras."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"pear {pear.__version__}", show_header=False, title_justify="left")
-    table.add_row("python", platform.python_version())
-    table.add_row("platform", platform.platform())
-    table.add_row("cores", str(os.cpu_count()))
-    for name in _REQUIRED:
-        table.add_row(name, _version(name))
-    table.add_row("devices", _devices())
-    for name, purpose in _EXTRAS.items():
-        found = importlib.util.find_spec(name) is not None
-        hint = f"{_version(name)}" if found else f"not installed; for {purpose}: pip install 'pear-sft[{name}]'"
-        table.add_row(name, Text(hint))
-    table.add_row("shipped models", ", ".join(shipped_models()) or "none")
-    Console(soft_wrap=True).print(table)
+    rows = {
+        "pear": pear.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": str(os.cpu_count()),
+        "devices": _devices(),
+        **{name: _version(name) for name in _REQUIRED},
+        **{name: _extra(name, purpose) for name, purpose in _EXTRAS.items()},
+        "shipped models": " ".join(shipped_models()),
+    }
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:{width}}{value}")
     return 0
+
+
+def _extra(name: str, purpose: str) -> str:
+    if importlib.util.find_spec(name) is not None:
+        return _version(name)
+    return f"not installed; for {purpose}: pip install 'pear-sft[{name}]'"
 
 
 def _version(name: str) -> str:

@@ -1,6 +1,7 @@
 """GRPO on TRL as the paper runs it: the same prompts for every arm, and the KL taken to the run's own start."""
 
 import hashlib
+import importlib.util
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from pear.errors import UserError
+from pear.errors import UserError, missing_extra
 from pear.tasks import Problem
 from pear.training.grpo_callbacks import StepSeed
 from pear.training.rewards import verifier_reward
@@ -99,6 +100,8 @@ def grpo_arguments(
         if name in FIXED:
             raise UserError(f"trainer.{name}: cannot be changed ({FIXED[name]}). Leave it out.")
     chosen = checked_arguments(GRPOConfig, trainer, source="trainer")
+    if chosen.get("use_vllm") and importlib.util.find_spec("vllm") is None:
+        raise missing_extra("vLLM (`trainer.use_vllm`)", "vllm")
     completions, processes = prompts_per_step * group_size, int(os.environ.get("WORLD_SIZE", "1"))
     if completions % (micro_batch * processes):
         raise UserError(

@@ -81,6 +81,7 @@ class TestArguments:
             ({"trainer": {"chat_template_kwargs": {}}}, "prompts are rendered"),
             ({"trainer": {"max_grad_norm": "one"}}, "max_grad_norm"),
             ({"trainer": {"auto_find_batch_size": True}}, "TRL refuses"),
+            ({"trainer": {"use_vllm": True}}, r"pip install 'pear-sft\[vllm\]'"),
         ],
     )
     def test_mistakes_are_one_sentence(self, tmp_path, changes, message) -> None:
