@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -263,14 +262,6 @@ def locked(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"{directory}: another process is working here. Wait for it, or stop it.") from None
         yield
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """Copies a directory into `target` under a temporary name first."""
-    temporary = target.with_name(target.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    temporary.rename(target)
 
 
 def is_main_process() -> bool:
