@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Num, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Int64, Num, Shaped
 from torch import Tensor
 
 
@@ -56,6 +56,18 @@ def keep_response(
         f"{name} must be finite at response tokens. Row {row} has {values[row, position].item()} at position "
         f"{position} (rows affected: {int(bad.any(dim=1).sum())})."
     )
+
+
+def keep_bits(values: Float64[Tensor, " position"], bits: Int64[Tensor, " position"]) -> Float64[Tensor, " position"]:
+    """Keeps a value where `bits` is -1 and puts 0 in place of it, NaN and infinities too, where it is 0. In place.
+
+    On a CPU a multiple of the speed of `where` and `masked_fill_`, which have no vector code for bool there.
+
+    >>> keep_bits(torch.tensor([1.5, float("nan")], dtype=torch.float64), torch.tensor([-1, 0])).tolist()
+    [1.5, 0.0]
+    """
+    values.view(torch.int64).bitwise_and_(bits)
+    return values
 
 
 def in_float64(values: Shaped[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
@@ -115,6 +127,64 @@ def step_function(starts: Int[Tensor, " step"], values: Num[Tensor, " step"], *,
     return values.new_zeros(size).index_put_((starts,), jumps).cumsum_(0)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Where a mask is True: stretches of positions, and how many True positions there are up to each one's end.
+
+    At least one stretch; an empty mask has one of no positions, after the last.
+    """
+
+    starts: Int[Tensor, " run"]
+    tokens_through: Int[Tensor, " run"]
+    tokens_ahead: Int[Tensor, " run"]
+
+    def tokens_before(self, positions: Int[Tensor, " query"]) -> Int[Tensor, " query"]:
+        """How many True positions lie before each position."""
+        after = torch.searchsorted(self.starts, positions)
+        run = (after - 1).clamp(min=0)
+        return torch.minimum(
+            self.tokens_ahead[run] + (positions - self.starts[run]).clamp(min=0), self.tokens_through[run]
+        )
+
+    def position(self, ranks: Int[Tensor, " query"]) -> Int[Tensor, " query"]:
+        """The position of the True element with each rank, counted from 0."""
+        run = torch.searchsorted(self.tokens_through, ranks, right=True)
+        return ranks + (self.starts - self.tokens_ahead)[run]
+
+
+def find_runs(mask: Bool[Tensor, " position"]) -> Runs:
+    """The stretches of True of a mask of at least one position.
+
+    >>> runs = find_runs(torch.tensor([True, True, False, True]))
+    >>> runs.starts.tolist(), runs.position(torch.arange(3)).tolist()
+    ([0, 3], [0, 1, 3])
+    """
+    is_edge = torch.empty(len(mask) + 1, dtype=torch.bool, device=mask.device)
+    torch.ne(mask[1:], mask[:-1], out=is_edge[1:-1])
+    is_edge[0], is_edge[-1] = mask[0], mask[-1]
+    edges = rare(is_edge)
+    starts, ends = edges[0::2].contiguous(), edges[1::2].contiguous()
+    if len(starts) == 0:
+        starts = ends = edges.new_tensor([len(mask)])
+    through = (ends - starts).cumsum(0)
+    return Runs(starts=starts, tokens_through=through, tokens_ahead=through - (ends - starts))
+
+
+def rare(flags: Bool[Tensor, " position"]) -> Int[Tensor, " true"]:
+    """The positions of the True elements, `nonzero`, in a fraction of the time where they are few.
+
+    It looks at eight flags at a time first.
+
+    >>> rare(torch.tensor([False, True, False, False, False, False, False, False, False, True])).tolist()
+    [1, 9]
+    """
+    whole = len(flags) // 8 * 8
+    words = flags[:whole].view(torch.int64).nonzero().squeeze(1)
+    word, flag = flags[:whole].view(-1, 8)[words].nonzero().unbind(1)
+    return torch.cat([words[word] * 8 + flag, flags[whole:].nonzero().squeeze(1) + whole])
+
+
 def find_sequences(
     response_mask: Bool[Tensor, "batch seq"], segment_ids: Int[Tensor, "batch seq"] | None = None
 ) -> Sequences:
@@ -131,7 +201,7 @@ def find_sequences(
         is_start = torch.empty_like(ids, dtype=torch.bool)
         torch.ne(ids[1:], ids[:-1], out=is_start[1:])
         is_start.view(batch, seq)[:, 0] = True
-        starts = is_start.nonzero().squeeze(1)
+        starts = rare(is_start)
     return Sequences(starts=starts, lengths=torch.diff(starts, append=starts.new_tensor([batch * seq])))
 
 

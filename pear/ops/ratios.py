@@ -4,7 +4,7 @@ import math
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from pear.ops.losses import LOG_PROB_FLOOR
@@ -13,8 +13,10 @@ from pear.ops.masking import (
     check_floating,
     check_mask,
     check_shape,
+    find_runs,
     find_sequences,
     in_float64,
+    keep_bits,
     keep_response,
     step_function,
 )
@@ -131,25 +133,42 @@ def precise_log_weights(
     device = torch.device("cpu") if log_ratio.device.type == "mps" else log_ratio.device
     sequences = find_sequences(response_mask, segment_ids).to(device)
     ratios, mask = log_ratio.detach().reshape(-1).to(device), response_mask.reshape(-1).to(device)
+    if block_size == 1 and level == "block":
+        level = "token"
     # Sequences are independent. On a CPU a part that fits the cache, in memory that is used again, is several times
     # faster than the whole batch; elsewhere the whole batch is one part.
-    parts = sequences.parts(_CPU_PART) if device.type == "cpu" else [(0, mask.numel(), sequences)]
-    result = torch.empty(mask.shape, dtype=dtype, device=device)
+    total = mask.numel()
+    piece = _CPU_PART if device.type == "cpu" else total
+    parts = list(sequences.parts(piece))
+    memory = torch.empty(max(end - first for first, end, _ in parts), dtype=torch.float64, device=device)
+    bits = torch.empty(min(piece, total), dtype=torch.int64, device=device)
+    result = torch.empty(total, dtype=dtype, device=device)
+
+    def shown(at: slice) -> Int64[Tensor, " position"]:
+        chosen = mask[at].view(torch.uint8)
+        return bits[: len(chosen)].copy_(chosen).neg_()
+
     for first, end, of_part in parts:
-        kept = torch.where(mask[first:end], ratios[first:end], 0.0)
-        if not bool(torch.stack(torch.aminmax(kept)).isfinite().all()):
-            keep_response("log_ratio", log_ratio.detach(), response_mask)  # names the row
-        steps, hidden = in_float64(kept).clamp_(*log_ratio_clip), ~mask[first:end]
-        del kept  # its memory serves what follows
+        values = memory[: end - first]
+        inside = [slice(at, min(at + piece, end)) for at in range(first, end, piece)]
+        for at in inside:
+            steps = values[at.start - first : at.stop - first].copy_(ratios[at])
+            kept = shown(at)
+            if not bool(torch.stack(torch.aminmax(keep_bits(steps, kept))).isfinite().all()):
+                keep_response("log_ratio", log_ratio.detach(), response_mask)  # names the row
+            steps.clamp_(*log_ratio_clip)
+            if level == "token":
+                steps.add_(math.log(gamma))
+            keep_bits(steps, kept)
         if level == "sequence":
-            log_weights = _whole_sequence(steps.masked_fill_(hidden, 0.0), of_part)
+            log_weights = _whole_sequence(values, of_part)
+        elif level == "token":
+            log_weights = _suffix(values, of_part)
         else:
-            # gamma^{T-e} is one factor gamma for each later response token, so it joins the product that they form:
-            # (T - e) log gamma + sum_{j>e} delta_j = sum_{j>e} (delta_j + log gamma)   (line 16).
-            steps.add_(math.log(gamma)).masked_fill_(hidden, 0.0)
-            single = level == "token" or block_size == 1
-            log_weights = _suffix(steps, of_part) if single else _block_suffix(steps, hidden, of_part, block_size)
-        result[first:end] = log_weights.clamp_(*log_weight_clip).masked_fill_(hidden, 0.0)
+            log_weights = _block_suffix(values, mask[first:end], of_part, block_size, math.log(gamma))
+        log_weights.clamp_(*log_weight_clip)
+        for at in inside:
+            result[at] = keep_bits(log_weights[at.start - first : at.stop - first], shown(at))
     return result.view_as(log_ratio)
 
 
@@ -165,37 +184,43 @@ def _whole_sequence(steps: Float64[Tensor, " position"], sequences: Sequences) -
 
 
 def _suffix(steps: Float64[Tensor, " position"], sequences: Sequences) -> Float64[Tensor, " position"]:
-    """sum_{j>t} steps_j within each sequence. `steps` is used up."""
+    """sum_{j>t} steps_j within each sequence. `steps` is used up.
+
+    With steps delta_j + log gamma it is line 16, gamma^{T-t} being one factor for each later response token:
+    (T - t) log gamma + sum_{j>t} delta_j = sum_{j>t} (delta_j + log gamma).
+    """
     prefix = steps.cumsum_(dim=0)
     return torch.sub(sequences.spread(sequences.at_end(prefix), prefix), prefix, out=prefix)
 
 
 def _block_suffix(
     steps: Float64[Tensor, " position"],
-    hidden: Bool[Tensor, " position"],
+    mask: Bool[Tensor, " position"],
     sequences: Sequences,
     block_size: int,
+    log_gamma: float,
 ) -> Float64[Tensor, " position"]:
-    """sum_{j>e_k} steps_j for each response token, e_k the end of its block. `steps` is used up.
+    """(T - e_k) log gamma + sum_{j>e_k} delta_j for each response token, e_k the end of its block (line 16).
 
-    Blocks lie on the response tokens of all sequences end to end, so holes do not matter; `positions` says where those
-    tokens are.
+    `steps` holds delta and is used up. Blocks lie on the response tokens of all sequences end to end, ranked from 0, so
+    holes do not matter.
     """
     prefix = steps.cumsum_(dim=0)
-    ends = sequences.at_end(prefix)
-    positions = (~hidden).nonzero().squeeze(1)
-    first = torch.searchsorted(positions, sequences.starts)
-    num_tokens = torch.diff(first, append=first.new_tensor([len(positions)]))
-    num_blocks = (num_tokens + block_size - 1) // block_size
+    runs = find_runs(mask)
+    first = runs.tokens_before(sequences.starts)
+    end = torch.cat([first[1:], runs.tokens_through[-1:]])
+    num_blocks = (end - first + block_size - 1) // block_size
     blocks_through = num_blocks.cumsum(0)
+    totals = torch.add(sequences.at_end(prefix), end, alpha=log_gamma)
     # From here one element is one block. Block i of a sequence starts at its response token i x block_size.
     shift = first - (blocks_through - num_blocks) * block_size
-    index = torch.arange(int(num_blocks.sum()), device=prefix.device)
-    starts = positions[index * block_size + shift.repeat_interleave(num_blocks)]
-    suffix = ends.repeat_interleave(num_blocks)
-    # The prefix just before the next block starts is that at e_k. A sequence's last block has an empty suffix, and a
-    # sequence without tokens points at the last block of the one before it.
-    suffix[:-1] -= prefix[starts[1:] - 1]
+    ranks = torch.arange(int(blocks_through[-1]), device=prefix.device) * block_size
+    ranks += shift.repeat_interleave(num_blocks)
+    starts = runs.position(ranks)
+    suffix = totals.repeat_interleave(num_blocks)
+    # The prefix just before the next block starts is that at e_k, and the next block's rank is e_k in response tokens.
+    # A sequence's last block has an empty suffix, and a sequence without tokens points at the last block before it.
+    suffix[:-1] -= torch.add(prefix[starts[1:] - 1], ranks[1:], alpha=log_gamma)
     suffix[(blocks_through - 1)[blocks_through > 0]] = 0.0
     return step_function(starts, suffix, size=len(prefix))
 
