@@ -101,12 +101,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         file="pear/ops/masking.py",
-        old="(self.starts - self.tokens_ahead)[run]",
-        new="self.starts[run]",
-        tests="tests/ops",
-    ),
-    Mutant(
-        file="pear/ops/masking.py",
         old="flags[whole:].nonzero().squeeze(1) + whole",
         new="flags[whole:].nonzero().squeeze(1)",
         tests="tests/ops",

@@ -127,50 +127,6 @@ def step_function(starts: Int[Tensor, " step"], values: Num[Tensor, " step"], *,
     return values.new_zeros(size).index_put_((starts,), jumps).cumsum_(0)
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Runs:
-    """Where a mask is True: stretches of positions, and how many True positions there are up to each one's end.
-
-    At least one stretch; an empty mask has one of no positions, after the last.
-    """
-
-    starts: Int[Tensor, " run"]
-    tokens_through: Int[Tensor, " run"]
-    tokens_ahead: Int[Tensor, " run"]
-
-    def tokens_before(self, positions: Int[Tensor, " query"]) -> Int[Tensor, " query"]:
-        """How many True positions lie before each position."""
-        after = torch.searchsorted(self.starts, positions)
-        run = (after - 1).clamp(min=0)
-        return torch.minimum(
-            self.tokens_ahead[run] + (positions - self.starts[run]).clamp(min=0), self.tokens_through[run]
-        )
-
-    def position(self, ranks: Int[Tensor, " query"]) -> Int[Tensor, " query"]:
-        """The position of the True element with each rank, counted from 0."""
-        run = torch.searchsorted(self.tokens_through, ranks, right=True)
-        return ranks + (self.starts - self.tokens_ahead)[run]
-
-
-def find_runs(mask: Bool[Tensor, " position"]) -> Runs:
-    """The stretches of True of a mask of at least one position.
-
-    >>> runs = find_runs(torch.tensor([True, True, False, True]))
-    >>> runs.starts.tolist(), runs.position(torch.arange(3)).tolist()
-    ([0, 3], [0, 1, 3])
-    """
-    is_edge = torch.empty(len(mask) + 1, dtype=torch.bool, device=mask.device)
-    torch.ne(mask[1:], mask[:-1], out=is_edge[1:-1])
-    is_edge[0], is_edge[-1] = mask[0], mask[-1]
-    edges = rare(is_edge)
-    starts, ends = edges[0::2].contiguous(), edges[1::2].contiguous()
-    if len(starts) == 0:
-        starts = ends = edges.new_tensor([len(mask)])
-    through = (ends - starts).cumsum(0)
-    return Runs(starts=starts, tokens_through=through, tokens_ahead=through - (ends - starts))
-
-
 def rare(flags: Bool[Tensor, " position"]) -> Int[Tensor, " true"]:
     """The positions of the True elements, `nonzero`, in a fraction of the time where they are few.
 

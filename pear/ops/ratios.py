@@ -13,7 +13,6 @@ from pear.ops.masking import (
     check_floating,
     check_mask,
     check_shape,
-    find_runs,
     find_sequences,
     in_float64,
     keep_bits,
@@ -203,12 +202,12 @@ def _block_suffix(
     """(T - e_k) log gamma + sum_{j>e_k} delta_j for each response token, e_k the end of its block (line 16).
 
     `steps` holds delta and is used up. Blocks lie on the response tokens of all sequences end to end, ranked from 0, so
-    holes do not matter.
+    holes do not matter; `positions` says where those tokens are.
     """
     prefix = steps.cumsum_(dim=0)
-    runs = find_runs(mask)
-    first = runs.tokens_before(sequences.starts)
-    end = torch.cat([first[1:], runs.tokens_through[-1:]])
+    positions = mask.nonzero().squeeze(1)
+    first = torch.searchsorted(positions, sequences.starts)
+    end = torch.cat([first[1:], first.new_tensor([len(positions)])])
     num_blocks = (end - first + block_size - 1) // block_size
     blocks_through = num_blocks.cumsum(0)
     totals = torch.add(sequences.at_end(prefix), end, alpha=log_gamma)
@@ -216,7 +215,7 @@ def _block_suffix(
     shift = first - (blocks_through - num_blocks) * block_size
     ranks = torch.arange(int(blocks_through[-1]), device=prefix.device) * block_size
     ranks += shift.repeat_interleave(num_blocks)
-    starts = runs.position(ranks)
+    starts = positions[ranks]
     suffix = totals.repeat_interleave(num_blocks)
     # The prefix just before the next block starts is that at e_k, and the next block's rank is e_k in response tokens.
     # A sequence's last block has an empty suffix, and a sequence without tokens points at the last block before it.
