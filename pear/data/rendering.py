@@ -99,6 +99,11 @@ def decode_completion(
     return text
 
 
+def token_texts(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[str]:
+    """Each token's own text, special tokens included, for people: a piece of a character is shown as U+FFFD."""
+    return [str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
+
+
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     """A sha256 over what every id means: the whole vocabulary, added tokens included.
 
