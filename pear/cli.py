@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
@@ -27,7 +27,8 @@ _HELP = {
     "score": "Add behavior log-probs to trajectories from elsewhere.",
     "sft": "Train a model on a buffer with an SFT objective.",
     "grpo": "Train a model by GRPO with the tasks' verifiers as reward.",
-    "evaluate": "Sample a model on held-out problems: avg@n and pass@k with intervals.",
+    "evaluate": "Sample a model on held-out problems: avg@n, pass@k and maj@n with intervals.",
+    "analyze": "Compare a trained model with its start: weights, KL, token weights, gradients.",
 }
 
 
@@ -35,6 +36,7 @@ def study(
     recipe: tyro.conf.Positional[Path],
     output_dir: Path | None = None,
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    probe: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Run a study: base models x arms x seeds, one RL budget, and a report.
 
@@ -42,6 +44,7 @@ def study(
         recipe: the study's YAML file, or a shipped one such as recipes/demo.yaml.
         output_dir: where it goes; `studies/NAME` by default.
         set: override one key, such as `--set rl.steps=10`; repeatable.
+        probe: give every arm a tenth of RL first and the better half all of it; the block `probe` changes both shares.
     """
     from pear.study import StudyConfig, run_study
 
@@ -50,18 +53,90 @@ def study(
     for assignment in set:
         values = with_override(values, assignment)
     config = StudyConfig.parse(values, source=str(path))
-    return run_study(config, output_dir or Path("studies") / config.name).exit_code
+    return run_study(config, output_dir or Path("studies") / config.name, probe=probe).exit_code
 
 
-def report(study_dir: tyro.conf.Positional[Path]) -> int:
-    """Write a study's report again from its files.
+_Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
+
+
+def report(
+    runs: tyro.conf.Positional[_Runs],
+    output_dir: Path | None = None,
+    allow_different: tyro.conf.FlagCreatePairsOff[bool] = False,
+    reference: str | None = None,
+) -> int:
+    """Write the report of a study, or of runs that were not one study.
+
+    One study: its report is written again from its files, into its directory.
+
+    Several studies, or finished runs of sft, grpo, evaluate and analyze: they are compared. What they were made from is
+    found by itself. Arms are told apart by objective, units by base and seed; scores come from runs of evaluate.
 
     Args:
-        study_dir: the directory that `pear study` wrote.
+        runs: a study's directory, or several directories of studies or runs.
+        output_dir: where report.html, figures/ and tables/ go: a study's own directory, or `report` for a comparison.
+        allow_different: compare runs that had different RL or evaluations all the same; the page says what differs.
+        reference: the arm that others are compared with; plain SFT in a comparison. A study's file names its own.
     """
-    from pear.report import write_report
+    from pear.report import DEFAULT_DIRECTORY, write_comparison, write_report
 
-    print(write_report(study_dir))
+    if not runs:
+        raise UserError("Name a study's directory, or directories of finished runs.")
+    if len(runs) > 1 or not (runs[0] / "plan.json").is_file():
+        page = write_comparison(
+            runs, output_dir or DEFAULT_DIRECTORY, allow_different=allow_different, reference=reference
+        )
+    elif allow_different or reference is not None:
+        given = "--allow-different" if allow_different else "--reference"
+        raise UserError(f"{given}: is for runs that were not one study, and {runs[0]} is one. Leave it out.")
+    else:
+        page = write_report(runs[0], output_dir)
+    print(page)
+    return 0
+
+
+def inspect(
+    source: tyro.conf.Positional[Path],
+    output_dir: Path,
+    model: str | None = None,
+    objective: str = "pear_token",
+    objective_kwargs: dict[str, Any] = {},  # noqa: B006, tyro shows the default
+    trajectories: int = 500,
+    sort: Literal["effective_sample_size", "clipped", "buffer"] = "effective_sample_size",
+    show: int = 50,
+    device: str = "auto",
+) -> int:
+    """Make a page to look at: a buffer's tokens tinted by weight, or an evaluation's problems with every completion.
+
+    Args:
+        source: a buffer, or the directory of a `pear evaluate` run.
+        output_dir: where the page goes.
+        model: for a buffer: the target policy, such as the model that SFT starts from.
+        objective: for a buffer: whose weights, and `objective_kwargs`, its fields.
+        objective_kwargs: fields of the objective.
+        trajectories: for a buffer: how many are scored.
+        sort: for a buffer: lowest effective sample size first, most clipped first, or as they are.
+        show: most trajectories or problems on the page.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from pear.report.inspection import write_outcome_page, write_weight_page
+    from pear.stages.inspect import InspectConfig, run
+
+    if (source / "outcomes.parquet").is_file():
+        print(write_outcome_page(source, output_dir, shown=show))
+        return 0
+    if model is None:
+        raise UserError(f"{source}: is no `pear evaluate` run; for a buffer, name --model, the target policy.")
+    config = InspectConfig(
+        buffer=str(source),
+        model=model,
+        objective=objective,
+        objective_kwargs=objective_kwargs,
+        trajectories=trajectories,
+        device=device,
+        output_dir=output_dir,
+    )
+    print(write_weight_page(run(config), order=sort, shown=show))
     return 0
 
 
@@ -136,6 +211,7 @@ def main() -> None:
         "study": study,
         **{name: _stage_command(name) for name in STAGES},
         "report": report,
+        "inspect": inspect,
     }
     try:
         code = tyro.extras.subcommand_cli_from_dict(

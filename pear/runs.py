@@ -3,6 +3,10 @@
 A stage works in `DIR.partial` and renames it to `DIR` when everything in it is complete. `manifest.json` names the
 configuration, the inputs and their fingerprints; equal fingerprints mean equal results. A killed stage finds its own
 `DIR.partial` again and goes on there.
+
+Whatever a later start relies on is flushed to the disk before it gets the name by which it counts, so that a power cut
+leaves the old or the new. The manifest is written last: with it the stage is done, and what it needed only on its way
+(`DIR.partial/scratch`) goes after that.
 """
 
 import fcntl
@@ -10,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -21,11 +26,13 @@ from typing import Any
 
 import pear
 from pear.configuration import StrictModel
-from pear.errors import UserError
+from pear.errors import UserError, writing_to
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 PROGRESS = "progress.json"
+SCRATCH = "scratch"
+_TEMPORARY = ".tmp"
 _LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
 
 
@@ -39,15 +46,84 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or the names in a directory, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(directory: Path) -> None:
+    """`flush` for a directory and all that is in it."""
+    for path in (*directory.rglob("*"), directory):
+        flush(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to. At the end of the block the file is flushed and renamed to `path`."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    yield temporary
+    flush(temporary)
+    temporary.rename(path)
+    flush(path.parent)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name, flushes it to disk and renames it."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    with replacing(path) as temporary:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+class Files:
+    """Files that a stage writes one after another, and a journal of their digests: a later start knows the whole ones.
+
+    Args:
+        directory: where they are.
+        journal: the JSON file with the sha256 of each; without one, no later start finds them again.
+    """
+
+    def __init__(self, directory: Path, journal: Path | None) -> None:
+        self._directory = directory
+        self._journal = journal
+        self.digests = {} if journal is None else _read_digests(journal)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there as it was written. One that is cut short, changed or foreign is not, with a note."""
+        path = self._directory / name
+        if not path.is_file():
+            return False
+        if name in self.digests and self.digests[name] == file_digest(path):
+            return True
+        note(f"{path}: not what was written here, or not all of it. It is made again.")
+        return False
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A temporary name to write a file to; at the end of the block the file counts."""
+        with replacing(self._directory / name) as temporary:
+            yield temporary
+            self.digests[name] = file_digest(temporary)
+            if self._journal is not None:
+                write_json(self._journal, self.digests)
+
+
+def _read_digests(journal: Path) -> dict[str, str]:
+    """The digests of a journal; none where it cannot be read, since then nothing is known of the files."""
+    try:
+        stored = read_json(journal)
+    except UserError:
+        return {}
+    return {str(name): str(digest) for name, digest in stored.items()} if isinstance(stored, dict) else {}
 
 
 def read_json(path: Path) -> Any:
@@ -56,7 +132,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from None
 
 
@@ -86,13 +162,22 @@ def input_fingerprint(source: str | Path) -> str:
     resolved = path.resolve()
     for parent in (resolved, *resolved.parents[:2]):
         manifest = parent / MANIFEST
-        if manifest.is_file():
-            stored = json.loads(manifest.read_text(encoding="utf-8"))
-            if "fingerprint" in stored:
-                return f"run:{stored['fingerprint']}/{resolved.relative_to(parent).as_posix()}"
+        stored = _fingerprint_in(manifest) if manifest.is_file() else None
+        if stored is not None:
+            return f"run:{stored}/{resolved.relative_to(parent).as_posix()}"
     if resolved.is_dir():
         return f"sha256:{directory_digest(resolved)}"
     return f"sha256:{hashlib.sha256(resolved.read_bytes()).hexdigest()}"
+
+
+def _fingerprint_in(record: Path) -> str | None:
+    """The fingerprint that a manifest or the record of a start names; None where it is cut short or something else."""
+    try:
+        stored = read_json(record)
+    except UserError:
+        return None
+    found = stored.get("fingerprint") if isinstance(stored, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def fingerprint(
@@ -154,24 +239,39 @@ class Run:
         """Where files are written: `DIR.partial` until `finish`, `DIR` afterwards."""
         return self.output_dir if self.complete else partial_path(self.output_dir)
 
+    @property
+    def scratch(self) -> Path:
+        """Where files are that a stage needs on its way and nobody afterwards, such as checkpoints to resume from."""
+        return self.work / SCRATCH
+
     def progress(self, done: float, total: float, unit: str) -> None:
         """Says how far the stage is, for whoever watches (`pear study` does)."""
         value = {"done": done, "total": total, "unit": unit, "seconds": round(time.monotonic() - self._started, 1)}
         path = self.work / PROGRESS
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = path.with_name(path.name + _TEMPORARY)
         temporary.write_text(json.dumps(value))
         temporary.rename(path)
 
     def finish(self, results: Mapping[str, Any] | None = None) -> Path:
         """Writes the manifest with `results` (small, JSON-ready) and renames the directory: the stage is complete."""
-        (self.work / PROGRESS).unlink(missing_ok=True)
-        (self.work / STARTED).unlink(missing_ok=True)
+        for leftover in self.work.rglob(f"*{_TEMPORARY}"):
+            leftover.unlink()
+        flush_tree(self.work)
         seconds = round(time.monotonic() - self._started, 3)
         write_json(
             self.work / MANIFEST,
             {**self.record, "results": dict(results or {}), "seconds": seconds, "environment": environment()},
         )
+        return self.conclude()
+
+    def conclude(self) -> Path:
+        """Gives a directory that has its manifest its name. A kill may have come before that."""
+        if self.scratch.is_dir():
+            shutil.rmtree(self.scratch)
+        for name in (STARTED, PROGRESS):
+            (self.work / name).unlink(missing_ok=True)
         partial_path(self.output_dir).rename(self.output_dir)
+        flush(self.output_dir.parent)
         self.complete = True
         return self.output_dir
 
@@ -179,6 +279,12 @@ class Run:
 def partial_path(output_dir: Path) -> Path:
     """Where a stage works until it is complete."""
     return output_dir.with_name(output_dir.name + ".partial")
+
+
+def is_finished(output_dir: Path) -> bool:
+    """Whether a stage has done all its work there: only the last rename may be missing, which `open_run` makes up."""
+    # In this order, because the one may become the other between the two looks.
+    return any((path / MANIFEST).is_file() for path in (partial_path(output_dir.absolute()), output_dir))
 
 
 def read_manifest(run_dir: Path) -> dict[str, Any]:
@@ -223,7 +329,7 @@ def open_run(
     output_dir = output_dir.absolute()
     run = Run(output_dir, record)
     if run.complete:
-        _check_same(output_dir, read_manifest(output_dir)["fingerprint"], identity)
+        _check_same(output_dir / MANIFEST, identity)
         yield run
         return
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
@@ -234,29 +340,48 @@ def open_run(
     except OSError as error:
         raise UserError(f"{partial}: cannot be written ({error.strerror}).") from None
     with locked(partial):
-        if (partial / STARTED).is_file():
-            _check_same(partial, read_json(partial / STARTED)["fingerprint"], identity)
-        elif [entry for entry in partial.iterdir() if entry.name != ".lock"]:
-            raise UserError(f"{partial}: exists and was not begun by this stage. Remove it, or choose another output.")
-        else:
+        # A kill may come while the record is written, or after it made way for the manifest.
+        records = [partial / name for name in (STARTED, MANIFEST) if (partial / name).is_file()]
+        for found in records:
+            _check_same(found, identity)
+        if not records:
+            if [entry for entry in partial.iterdir() if entry.name not in (".lock", f"{STARTED}{_TEMPORARY}")]:
+                raise UserError(
+                    f"{partial}: exists and was not begun by this stage. Remove it, or choose another output."
+                )
             write_json(partial / STARTED, record)
         if output_dir.is_dir():
             output_dir.rmdir()
+        if (partial / MANIFEST).is_file():
+            run.conclude()
+        else:
+            run.scratch.mkdir(exist_ok=True)
         yield run
 
 
-def _check_same(path: Path, found: str, wanted: str) -> None:
+def _check_same(record: Path, wanted: str) -> None:
+    """Raises `UserError` unless the record in a directory names the wanted fingerprint."""
+    directory, found = record.parent, _fingerprint_in(record)
+    if found is None:
+        raise UserError(
+            f"{record}: cannot be read, so it is not known whose files {directory.name} holds. "
+            "Remove that directory and run the same command again."
+        )
     if found != wanted:
         raise UserError(
-            f"{path}: holds the output of another run (fingerprint {found[:12]}, this one is {wanted[:12]}). "
+            f"{directory}: holds the output of another run (fingerprint {found[:12]}, this one is {wanted[:12]}). "
             "Choose another output directory, or remove it."
         )
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds a directory for this process alone. Raises `UserError` where another process holds it."""
-    with (directory / ".lock").open("w") as file:
+    """Holds a directory for this process alone, to write there.
+
+    Raises:
+        UserError: another process holds it; or, at any time until the end of the block, it cannot be written.
+    """
+    with writing_to(directory), (directory / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -143,3 +143,130 @@ def pass_at_k(correct: list[bool], k: int) -> float:
 def joint_probability(step: dict[tuple[int, ...], list[float]], tokens: tuple[int, ...], after: int = 0) -> float:
     """Product over t > after of step[y_<t][y_t]: the probability of a sequence, or of its suffix after a prefix."""
     return math.prod(step[tokens[:t]][tokens[t]] for t in range(after, len(tokens)))
+
+
+def rounded(value: float, bits: int) -> float:
+    """The nearest number with so many significant bits, ties to even."""
+    if value == 0.0:
+        return 0.0
+    step = 2.0 ** (math.frexp(value)[1] - bits)
+    return round(value / step) * step
+
+
+def sparsity(before: Matrix, after: Matrix, *, epsilon: float, bits: int = 53) -> float:
+    """A.2; the difference is rounded to the bits of the stored dtype."""
+    flags = []
+    for old_row, new_row in zip(before, after, strict=True):
+        for old, new in zip(old_row, new_row, strict=True):
+            flags.append(abs(rounded(new - old, bits)) < epsilon)
+    return sum(flags) / len(flags)
+
+
+def sparsity_bf16(before: Matrix, after: Matrix) -> float:
+    flags = []
+    for old_row, new_row in zip(before, after, strict=True):
+        for old, new in zip(old_row, new_row, strict=True):
+            flags.append(abs(new - old) <= 1e-3 * max(abs(old), abs(new)))
+    return sum(flags) / len(flags)
+
+
+def update_norm(before: Matrix, after: Matrix) -> float:
+    rows = zip(before, after, strict=True)
+    return math.sqrt(math.fsum((new - old) ** 2 for pair in rows for old, new in zip(*pair, strict=True)))
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    return [list(column) for column in zip(*matrix, strict=True)]
+
+
+def dot(left: list[float], right: list[float]) -> float:
+    return math.fsum(a * b for a, b in zip(left, right, strict=True))
+
+
+def left_singular(matrix: Matrix) -> list[tuple[float, list[float]]]:
+    """min(rows, columns) pairs (sigma, sigma u), descending, by one-sided Jacobi: turns columns until orthogonal."""
+    columns = transposed(matrix)
+    turned = True
+    while turned:
+        turned = False
+        for i, j in itertools.combinations(range(len(columns)), 2):
+            a, b, c = dot(columns[i], columns[i]), dot(columns[j], columns[j]), dot(columns[i], columns[j])
+            if c * c <= 1e-30 * a * b:
+                continue
+            turned = True
+            zeta = (b - a) / (2.0 * c)
+            tangent = math.copysign(1.0, zeta) / (abs(zeta) + math.hypot(1.0, zeta))
+            cosine = 1.0 / math.hypot(1.0, tangent)
+            pairs = list(zip(columns[i], columns[j], strict=True))
+            columns[i] = [cosine * (x - tangent * y) for x, y in pairs]
+            columns[j] = [cosine * (tangent * x + y) for x, y in pairs]
+    found = sorted(((math.sqrt(dot(column, column)), column) for column in columns), reverse=True)
+    return found[: min(len(matrix), len(columns))]
+
+
+def singular_values(matrix: Matrix) -> list[float]:
+    """From the side with fewer columns, whose columns Jacobi turns."""
+    narrow = matrix if len(matrix) >= len(matrix[0]) else transposed(matrix)
+    return [sigma for sigma, _ in left_singular(narrow)]
+
+
+def spectrum_shift(before: Matrix, after: Matrix) -> float:
+    """A.3"""
+    old, new = singular_values(before), singular_values(after)
+    return math.sqrt(math.fsum((b - a) ** 2 for a, b in zip(old, new, strict=True))) / math.sqrt(dot(old, old))
+
+
+def left_subspace(matrix: Matrix, k: int) -> Matrix:
+    """Columns u_1, ..., u_k as the rows of a list."""
+    return [[value / sigma for value in column] for sigma, column in left_singular(matrix)[:k]]
+
+
+def principal_angles(u: Matrix, v: Matrix) -> list[float]:
+    """A.4, of two bases given as lists of vectors."""
+    products = [[dot(left, right) for right in v] for left in u]
+    return [math.acos(clip(sigma, (0.0, 1.0))) for sigma in singular_values(products)]
+
+
+def kl_divergence(log_p: list[float], log_q: list[float]) -> float:
+    """KL(p || q) of one token's distribution (Appendix A.1); a token of probability 0 under p adds nothing."""
+    return math.fsum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True) if p > -math.inf)
+
+
+def macro_mean(sequences: Matrix) -> float:
+    """The mean within each sequence, then across sequences."""
+    return math.fsum(math.fsum(values) / len(values) for values in sequences) / len(sequences)
+
+
+def middle_ranks(values: list[float]) -> list[float]:
+    """Ranks from 1; equal values share the middle of theirs."""
+    return [
+        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values
+    ]
+
+
+def spearman(first: list[float], second: list[float]) -> float | None:
+    """The correlation of ranks; None where one side is constant."""
+    ranks = [middle_ranks(values) for values in (first, second)]
+    x, y = ([rank - math.fsum(values) / len(values) for rank in values] for values in ranks)
+    squares = math.fsum(value * value for value in x) * math.fsum(value * value for value in y)
+    return math.fsum(a * b for a, b in zip(x, y, strict=True)) / math.sqrt(squares) if squares > 0 else None
+
+
+def spearman_within(strata: list[int], first: list[float], second: list[float]) -> float | None:
+    """Mean of the strata's rank correlations by their size, of strata with 3 values or more and a correlation."""
+    total, size = 0.0, 0
+    for stratum in set(strata):
+        places = [place for place, other in enumerate(strata) if other == stratum]
+        found = spearman([first[place] for place in places], [second[place] for place in places])
+        if len(places) >= 3 and found is not None:
+            total, size = total + len(places) * found, size + len(places)
+    return total / size if size else None
+
+
+def gradient_rotation(pairs: Sequence[tuple[Matrix, Matrix]], k: int) -> float:
+    """Degrees between two gradients (Appendix A.4): the mean over the k angles of a layer, then over layers."""
+    layers = []
+    for offline, online in pairs:
+        angles = principal_angles(left_subspace(offline, k), left_subspace(online, k))
+        layers.append(math.degrees(math.fsum(angles) / len(angles)))
+    return math.fsum(layers) / len(layers)

@@ -19,7 +19,7 @@ LAYERS = {
 }  # fmt: skip
 # `pear.ops` and `pear.objectives` are for anybody's training loop.
 TORCH_ALONE = {"ops": {"torch", "jaxtyping"}, "objectives": {"torch", "jaxtyping"}}
-NUMPY_TOO = {"pass_at_k.py", "statistics.py"}
+NUMPY_TOO = {"majority.py", "pass_at_k.py", "ranks.py", "statistics.py"}
 STANDARD = {"abc", "collections", "dataclasses", "difflib", "functools", "itertools", "math", "types", "typing"}
 
 

@@ -8,6 +8,7 @@ import pytest
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.runs import (
+    SCRATCH,
     STARTED,
     canonical_json,
     directory_digest,
@@ -53,6 +54,20 @@ def test_a_run_is_complete_or_absent(tmp_path: Path) -> None:
     assert not partial_path(out).exists()
     assert not (out / STARTED).exists()
     assert read_manifest(out)["stage"] == "stage"
+
+
+@pytest.mark.parametrize("left", [f"{STARTED}.tmp", "manifest.json"])
+def test_a_run_that_was_killed_as_it_began_or_ended_goes_on(tmp_path: Path, left: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        stop_halfway(out)
+    partial = partial_path(out)
+    (partial / STARTED).rename(partial / left)
+    if left != "manifest.json":
+        (partial / "half.txt").unlink()
+        (partial / SCRATCH).rmdir()
+    finish(out)
+    assert not (out / STARTED).exists()
 
 
 def test_a_second_run_does_nothing(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ trajectory; right and wrong ones are both kept. `datasets.load_dataset("parquet"
 the shards too; `load_buffer` also checks them.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,13 +17,14 @@ from pydantic import ValidationError
 from pear.configuration import StrictModel
 from pear.data.validation import check_rows
 from pear.errors import UserError
-from pear.runs import read_json, write_json
+from pear.runs import Files, file_digest, read_json, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 BUFFER_FILE = "buffer.json"
+JOURNAL = "shards.json"
 FORMAT_VERSION = 1
 _MESSAGE = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
 SCHEMA = pyarrow.schema(
@@ -135,16 +135,20 @@ def new_manifest(
 class BufferWriter:
     """Writes a buffer shard by shard into a directory; goes on where a killed writer stopped.
 
-    A shard is written under a temporary name and renamed, so one that exists is whole.
+    Args:
+        directory: of the buffer.
+        manifest: what holds for every row.
+        journal: where the digests of finished shards are kept meanwhile, for a writer that goes on.
     """
 
-    def __init__(self, directory: Path, manifest: BufferManifest) -> None:
+    def __init__(self, directory: Path, manifest: BufferManifest, journal: Path | None = None) -> None:
         self.directory = directory
         self.manifest = manifest
+        self._files = Files(directory, journal)
 
     def has_shard(self, index: int) -> bool:
-        """Whether this shard is already there."""
-        return (self.directory / shard_name(index)).is_file()
+        """Whether this shard is there, whole, and written by this writer or the one that it goes on for."""
+        return self._files.has(shard_name(index))
 
     def write_shard(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes one shard. Equal rows give equal bytes.
@@ -152,12 +156,10 @@ class BufferWriter:
         Raises:
             UserError: a row breaks the buffer's rules (see `validation.check_rows`).
         """
-        path = self.directory / shard_name(index)
         table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        table = check_rows(table, origin=path.name)
-        temporary = path.with_name(path.name + ".tmp")
-        pyarrow.parquet.write_table(table, temporary, compression="zstd")
-        temporary.rename(path)
+        table = check_rows(table, origin=shard_name(index))
+        with self._files.writing(shard_name(index)) as temporary:
+            pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
     def close(self, num_shards: int) -> BufferManifest:
         """Counts what `num_shards` shards hold and writes the manifest: the buffer is complete."""
@@ -173,7 +175,11 @@ class BufferWriter:
             correct = table["correct"].to_pylist().count(True)
             records.append(
                 ShardRecord(
-                    name=path.name, sha256=_file_digest(path), rows=table.num_rows, correct=correct, tokens=len(ids)
+                    name=path.name,
+                    sha256=self._files.digests[path.name],
+                    rows=table.num_rows,
+                    correct=correct,
+                    tokens=len(ids),
                 )
             )
         rows = sum(record.rows for record in records)
@@ -239,9 +245,13 @@ def read_shards(directory: str | Path) -> list[pyarrow.Table]:
         path = directory / record.name
         if not path.is_file():
             raise UserError(f"{path}: missing; the manifest names it. Copy the whole directory, or make it again.")
-        if _file_digest(path) != record.sha256:
+        if file_digest(path) != record.sha256:
             raise UserError(f"{path}: its bytes are not those that {BUFFER_FILE} names. Make the buffer again.")
-        tables.append(check_rows(pyarrow.parquet.read_table(path), origin=str(path), columns=SCHEMA.names))
+        try:
+            table = pyarrow.parquet.read_table(path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{path}: not readable as Parquet ({error}). Make the buffer again.") from None
+        tables.append(check_rows(table, origin=str(path), columns=SCHEMA.names))
     return tables
 
 
@@ -299,8 +309,3 @@ def check_tokenizer(manifest: BufferManifest, tokenizer: "PreTrainedTokenizerBas
                 f"{'id ' + str(known[piece]) if piece in known else 'unknown'} here. "
                 "Use a tokenizer with the same added tokens."
             )
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ import jinja2
 
 import pear
 from pear.errors import UserError
-from pear.report.svg import theme_css
+from pear.report.figures.svg import theme_css
 from pear.runs import read_manifest
 from pear.tasks.problems import ProblemSet, load_problems
 

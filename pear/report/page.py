@@ -1,39 +1,47 @@
-"""The page: what `rows`, `verdict`, `summaries` and `curves` found, put into the template."""
+"""The page: what the report's other modules found, put into the template, and every file beside it."""
 
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import yaml
 
 import pear
-from pear.ops.statistics import Interval
-from pear.report import curves, figures, provenance
-from pear.report.drawing import arm_styles, matplotlib_settings
-from pear.report.rows import BASE_STAGE, Study, read_study
-from pear.report.summaries import (
-    Cell,
-    Reversal,
-    Table,
-    UnitDifference,
-    cell,
-    evaluation_tables,
-    reversals,
-    stage_name,
-    task_cell,
-    task_names,
-    unit_differences,
-)
-from pear.report.svg import Picture, theme_css
-from pear.report.verdict import METRIC, Judgment, count, judge
+from pear.report.export import ExportTable, write_exports, write_file
+from pear.report.figures import curves, evaluations
+from pear.report.figures.analyses import analysis_figures, analysis_tables, module_tables
+from pear.report.figures.crossings import offline_online_figure, slope_figures
+from pear.report.figures.drawing import ArmStyle, arm_styles, matplotlib_settings
+from pear.report.figures.svg import Picture, theme_css
+from pear.report.results.confounds import confound_table
+from pear.report.results.signals import SignalRow, signal_figures, signal_rows, signal_sentences, signal_tables
+from pear.report.results.summaries import Reversal, UnitDifference, evaluation_tables, reversals, unit_differences
+from pear.report.results.verdict import Judgment, Verdict, count, judge
+from pear.report.sources import provenance
+from pear.report.sources.rows import Study
+from pear.report.tables import comparison_grids, evaluation_grids, grid
+from pear.report.tables.paper_tables import PaperTable, offline_online_tables, paper_tables
 
-_TEMPLATE = "template.html.j2"
-_FIGURES, _TABLES = "figures", "tables"
-_MINUS, _DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+_TEMPLATE = "study.html.j2"
+_SIGNAL_OVERVIEWS = ("signals_spearman", "signals_regret")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What is worked out once and shown in several places."""
+
+    judgment: Judgment
+    verdicts: Sequence[Verdict]
+    differences: Sequence[UnitDifference]
+    reversals: Sequence[Reversal]
+    compared: int
+    signals: Sequence[SignalRow]
+    paper: Sequence[PaperTable]
+    offline_online: Sequence[PaperTable]
+    analyses: Sequence[ExportTable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,45 +49,68 @@ class Figures:
     """All pictures of the page, by section; None and empty where there is nothing to draw."""
 
     verdict: Picture | None
+    bars: list[Picture]
+    sampling: Picture | None
     comparison: list[Picture]
+    signals: list[Picture]
+    signal_scatters: list[Picture]
     rl: list[Picture]
     sft: list[Picture]
     log_weights: list[Picture]
-    sampling: Picture | None
+    analyses: list[Picture]
 
     def all(self) -> list[Picture]:
         """Every picture, in the page's order."""
-        single = [self.verdict, *self.comparison, *self.rl, *self.sft, *self.log_weights, self.sampling]
-        return [picture for picture in single if picture is not None]
+        single = [self.verdict, *self.bars, self.sampling, *self.comparison, *self.signals, *self.signal_scatters]
+        pictures = [*single, *self.rl, *self.sft, *self.log_weights, *self.analyses]
+        return [picture for picture in pictures if picture is not None]
 
 
-def write_report(study_dir: Path) -> Path:
-    """See `pear.report.write_report`."""
-    study = read_study(study_dir)
-    judgment = judge(study)
-    differences = unit_differences(study)
-    drawn, constant = _draw(study, judgment, differences)
-    page = _render(study, judgment, differences, drawn, constant)
-    tables = _tables(study, judgment, differences)
-    _replace_files(study.directory / _FIGURES, ".svg", {picture.name: picture.file for picture in drawn.all()})
-    _replace_files(study.directory / _TABLES, ".csv", {table.name: table.text() for table in tables})
+def write_page(study: Study) -> Path:
+    """Writes `report.html`, `figures/` and `tables/` into the study's directory, and returns the page's path."""
+    found = _find(study)
+    drawn, constant = _draw(study, found)
+    page = _render(study, found, drawn, constant)
+    write_exports(study.directory, _tables(study, found), drawn.all())
     path = study.directory / "report.html"
-    _write(path, page)
+    write_file(path, page.encode("utf-8"))
     return path
 
 
-def _draw(study: Study, judgment: Judgment, differences: Sequence[UnitDifference]) -> tuple[Figures, list[str]]:
+def _find(study: Study) -> Found:
+    judgment = judge(study)
+    crossed, compared = reversals(study)
+    means = {row.arm: float("-inf") if row.interval is None else row.interval.value for row in judgment.verdicts}
+    return Found(
+        judgment=judgment,
+        verdicts=sorted(judgment.verdicts, key=lambda row: means[row.arm], reverse=True),
+        differences=unit_differences(study),
+        reversals=crossed,
+        compared=compared,
+        signals=signal_rows(study) if study.arms else [],
+        paper=paper_tables(study),
+        offline_online=offline_online_tables(study),
+        analyses=analysis_tables(study),
+    )
+
+
+def _draw(study: Study, found: Found) -> tuple[Figures, list[str]]:
     with matplotlib_settings():
         log_weights, constant = curves.quantile_figures(study)
+        signals = signal_figures(study, found.signals)
         drawn = Figures(
-            verdict=figures.verdict_figure(study, judgment.verdicts),
+            verdict=evaluations.verdict_figure(study, found.verdicts),
+            bars=evaluations.bar_figures(study),
+            sampling=evaluations.sampling_figure(study, found.differences),
             comparison=_drawn(
-                figures.offline_online_figure(study), figures.slope_figure(study), figures.differences_figure(study)
+                offline_online_figure(study), *slope_figures(study), evaluations.differences_figure(study)
             ),
+            signals=[picture for picture in signals if picture.name in _SIGNAL_OVERVIEWS],
+            signal_scatters=[picture for picture in signals if picture.name not in _SIGNAL_OVERVIEWS],
             rl=_drawn(*(curves.curve_figure(study, "grpo", metric) for metric in curves.RL_METRICS)),
             sft=_drawn(*(curves.curve_figure(study, "sft", metric) for metric in curves.SFT_METRICS)),
             log_weights=log_weights,
-            sampling=figures.sampling_figure(study, differences),
+            analyses=analysis_figures(study),
         )
     return drawn, constant
 
@@ -88,224 +119,152 @@ def _drawn(*pictures: Picture | None) -> list[Picture]:
     return [picture for picture in pictures if picture is not None]
 
 
-def _tables(study: Study, judgment: Judgment, differences: Sequence[UnitDifference]) -> list[Table]:
+def _tables(study: Study, found: Found) -> list[ExportTable]:
     return [
-        *evaluation_tables(study, judgment, differences),
-        curves.curve_table(study, "grpo", "rl_curves", ("rl/", "loss", "entropy", "grad_norm")),
-        curves.curve_table(study, "sft", "sft_curves", ("weights/", "loss", "grad_norm", "learning_rate")),
+        *evaluation_tables(study, found.judgment, found.differences),
+        *(table.export for table in [*found.paper, *found.offline_online]),
+        *(signal_tables(found.signals) if found.signals else []),
         curves.summary_table(study, "grpo", "rl_summary", curves.summed_up_metrics(study, "grpo")),
         curves.summary_table(study, "sft", "sft_summary", curves.summed_up_metrics(study, "sft")),
+        confound_table(study),
+        *found.analyses,
+        *module_tables(study),
         provenance.stage_table(study),
     ]
 
 
-def _render(
-    study: Study,
-    judgment: Judgment,
-    differences: Sequence[UnitDifference],
-    drawn: Figures,
-    constant_arms: Sequence[str],
-) -> str:
+def _render(study: Study, found: Found, drawn: Figures, constant_arms: Sequence[str]) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pear.report", "."),
+        loader=jinja2.PackageLoader("pear.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(_filters())
-    missing = [node for node in study.nodes if node.status != "complete"]
+    environment.filters.update(
+        {
+            "signed": grid.signed,
+            "bounds": grid.bounds,
+            "minus": grid.minus,
+            "duration": provenance.duration,
+            "count": count,
+            "breakable": _breakable,
+            "code_spans": _code_spans,
+        }
+    )
     return environment.get_template(_TEMPLATE).render(
         study=study,
         pear_version=pear.__version__,
-        styles=arm_styles(study),
         light_css=theme_css(dark=False),
         dark_css=theme_css(dark=True),
-        judgment=judgment,
-        results=[_result(study, metric) for metric in _shown_metrics(study)],
-        stages=study.stages,
-        coverage=_coverage(study),
-        tasks=_task_rows(study),
-        reversals=_reversal_words(study),
         figures=drawn,
         constant_arms=constant_arms,
-        rl_summary=_summary(study, "grpo"),
-        sft_summary=_summary(study, "sft"),
-        not_logged=[metric.title for metric in curves.RL_METRICS if metric.key not in study.logged_keys("grpo")],
-        evaluations=_evaluation_rows(study),
-        missing=missing,
-        failed=[node for node in missing if node.status == "failed"],
-        buffers=provenance.buffers(study),
-        rl_check=provenance.check_rl(study),
-        kl_references=_kl_references(study),
-        config_text=yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=100),
-        inputs=provenance.input_rows(study),
-        environment=provenance.environment_rows(study),
-        times=provenance.times_by_stage(study),
+        **_looks(study),
+        **_evaluated(study, found),
+        **_signals(study, found),
+        **_trained(study, found),
+        **_made(study),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One metric's table: each arm's cells, stage by stage."""
-
-    metric: str
-    rows: list[tuple[str, list[Cell]]]
-
-
-def _shown_metrics(study: Study) -> list[str]:
-    """pass@1 and the pass@k of the largest k; the others are in results.csv."""
-    return [METRIC, *[metric for metric in study.pass_metrics if metric != METRIC][-1:]]
+def _breakable(name: str) -> markupsafe.Markup:
+    """A name, escaped, that may wrap after a comma, a slash or an opening bracket."""
+    escaped = markupsafe.escape(name)
+    for letter in (",", "/", "["):
+        escaped = escaped.replace(letter, letter + markupsafe.Markup("<wbr>"))
+    return escaped
 
 
-def _result(study: Study, metric: str) -> Result:
-    return Result(
-        metric=metric,
-        rows=[(arm, [cell(study, arm, stage, metric) for stage in study.stages]) for arm in study.arms],
-    )
+def _code_spans(text: str) -> markupsafe.Markup:
+    """A sentence, escaped, with what stands in backticks as code."""
+    parts = [markupsafe.escape(part) for part in text.split("`")]
+    codes = [
+        markupsafe.Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    ]
+    return markupsafe.Markup("").join(codes)
 
 
-def _coverage(study: Study) -> list[tuple[str, Cell]]:
-    """The size and health of the evaluations: the base once, then every arm at every stage."""
-    rows: list[tuple[str, Cell]] = []
-    for arm in study.arms:
-        for stage in study.stages:
-            if stage == BASE_STAGE and arm != study.arms[0]:
-                continue
-            rows.append(("" if stage == BASE_STAGE else arm, cell(study, arm, stage, METRIC)))
-    return rows
+def _looks(study: Study) -> dict[str, Any]:
+    styles: Mapping[str, ArmStyle] = arm_styles(study)
+    return {
+        "styles": styles,
+        "in_color": [arm for arm in study.arms if not styles[arm].muted],
+        "in_gray": [arm for arm in study.arms if styles[arm].muted],
+    }
 
 
-def _task_rows(study: Study) -> list[tuple[str, list[tuple[str, Interval | None, Interval | None]]]]:
-    """pass@1 after the last RL step, task by task, where there are several."""
-    tasks, last = task_names(study), study.last_rl_step
-    if len(tasks) < 2 or last is None:
-        return []
-    return [(task, [(arm, *task_cell(study, arm, last, task)) for arm in study.arms]) for task in tasks]
+def _evaluated(study: Study, found: Found) -> dict[str, Any]:
+    return {
+        "judgment": found.judgment,
+        "verdict_table": comparison_grids.verdict_grid(study, found.verdicts) if found.verdicts else None,
+        "paper_tables": [table.grid for table in found.paper],
+        "result_tables": evaluation_grids.result_grids(study) if study.arms else [],
+        "health_table": evaluation_grids.health_grid(study) if study.arms else None,
+        "part_tables": evaluation_grids.part_grids(study) if study.arms else [],
+        "evaluation_table": evaluation_grids.evaluation_grid(study),
+        "many_solutions": study.parts("many_solutions"),
+        "offline_online_tables": [table.grid for table in found.offline_online],
+        "reversal_sentence": _reversal_sentence(found),
+        "reversal_table": comparison_grids.reversal_grid(found.reversals),
+    }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReversalWords:
-    """The reversals with the sentence that counts them."""
-
-    sentence: str
-    rows: list[Reversal]
-
-
-def _reversal_words(study: Study) -> ReversalWords | None:
-    found, compared = reversals(study)
-    if compared == 0:
-        return None
-    if not found:
-        sentence = f"No pair of arms changes its order from after SFT to after RL ({count(compared, 'pair')} compared)."
-    else:
-        verb = "changes" if len(found) == 1 else "change"
-        sentence = f"{len(found)} of {count(compared, 'pair')} of arms {verb} order from after SFT to after RL."
-        sure = sum(row.established for row in found)
-        sentence += (
-            " In none of them do both intervals leave out 0, so chance may be behind each."
-            if sure == 0
-            else f" In {sure} of them both intervals leave out 0."
-        )
-    return ReversalWords(sentence=sentence, rows=found)
+def _reversal_sentence(found: Found) -> str:
+    """How many pairs change order, and in how many of them that is more than chance; empty where none is compared."""
+    if found.compared == 0:
+        return ""
+    pairs = count(found.compared, "pair")
+    if not found.reversals:
+        return f"No pair of arms changes its order from after SFT to after RL ({pairs} compared)."
+    verb = "changes" if len(found.reversals) == 1 else "change"
+    sentence = f"{len(found.reversals)} of {pairs} of arms {verb} order from after SFT to after RL."
+    sure = sum(row.established for row in found.reversals)
+    if sure == 0:
+        return f"{sentence} In none of them do both intervals leave out 0, so chance may be behind each."
+    return f"{sentence} In {sure} of them both intervals leave out 0."
 
 
-def _summary(study: Study, role: curves.Role) -> list[tuple[curves.Metric, list[Interval | None]]]:
-    rows = []
-    for metric in curves.summed_up_metrics(study, role):
-        values = [curves.run_summary(study, role, arm, metric) for arm in study.arms]
-        if any(value is not None for value in values):
-            rows.append((metric, values))
-    return rows
+def _signals(study: Study, found: Found) -> dict[str, Any]:
+    return {
+        "signal_sentences": signal_sentences(study, found.signals) if found.signals else [],
+        "signal_table": comparison_grids.signal_grid(found.signals),
+        "signals_missing": [row for row in found.signals if row.missing],
+        "probe_table": comparison_grids.probe_grid(study),
+    }
 
 
-def _evaluation_rows(study: Study) -> list[dict[str, Any]]:
-    rows = []
-    metrics = _shown_metrics(study)
-    for arm, unit, stage, node in study.evaluations():
-        found = study.metrics(node)
-        rows.append(
-            {
-                "arm": arm,
-                "unit": unit,
-                "stage": stage_name(stage),
-                "status": node.status,
-                "values": [None if found is None else found.get(metric) for metric in metrics],
-                "metrics": found,
-            }
-        )
-    return rows
+def _trained(study: Study, found: Found) -> dict[str, Any]:
+    return {
+        "rl_table": comparison_grids.summary_grid(study, "grpo", "rl_summary"),
+        "sft_table": comparison_grids.summary_grid(study, "sft", "sft_summary"),
+        "not_logged": [metric.title for metric in curves.RL_METRICS if metric.key not in study.logged_keys("grpo")],
+        "confound_table": comparison_grids.confound_grid(study),
+        "analysis_tables": [grid.exported_grid(table, study.arms) for table in found.analyses],
+    }
+
+
+def _made(study: Study) -> dict[str, Any]:
+    missing = [node for node in study.nodes if node.status != "complete"]
+    return {
+        "missing": missing,
+        "failed": [node for node in missing if node.status == "failed"],
+        "buffers": _distinct(provenance.buffers(study)),
+        "calibration_buffers": _distinct(provenance.calibration_buffers(study)),
+        "rl_check": provenance.check_rl(study),
+        "kl_references": _kl_references(study),
+        "config_text": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=100),
+        "inputs": provenance.input_rows(study),
+        "environment": provenance.environment_rows(study),
+        "times": provenance.times_by_stage(study),
+    }
+
+
+def _distinct(buffers: Sequence[provenance.Buffer]) -> list[provenance.Buffer]:
+    """Without the copies of one buffer that a study has when it was moved."""
+    return [buffer for place, buffer in enumerate(buffers) if buffer not in buffers[:place]]
 
 
 def _kl_references(study: Study) -> int:
     """How many RL runs checked that the model their KL is taken to is the one that they start from."""
     nodes = [node for node in study.nodes if node.stage == "grpo" and node.manifest is not None]
     return sum(bool((node.manifest or {}).get("results", {}).get("kl_reference")) for node in nodes)
-
-
-_NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")
-_OVER_RUN = {
-    "mean": "mean over the run",
-    "last tenth": "last tenth of the run",
-    "last": "at the end",
-    "whole run": "start to end",
-}
-
-
-def _filters() -> dict[str, Callable[..., str]]:
-    return {
-        "number": _number,
-        "quantity": _quantity,
-        "signed": _signed,
-        "bounds": _bounds,
-        "share": lambda value: _DASH if value is None else f"{100 * value:.1f}%",
-        "minus": lambda text: _NEGATIVE.sub(_MINUS, text),
-        "duration": provenance.duration,
-        "stage_name": stage_name,
-        "over_run": _OVER_RUN.__getitem__,
-        "count": count,
-        "slash": lambda values: "/".join(str(value) for value in values) or _DASH,
-    }
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return _DASH if value is None else f"{value:.{digits}f}".replace("-", _MINUS)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", _MINUS)
-
-
-def _quantity(value: float) -> str:
-    """A number of any size, with as many digits as it is worth."""
-    size = abs(value)
-    if size >= 1000:
-        text = f"{value:,.0f}"
-    elif size >= 10:
-        text = f"{value:.1f}"
-    else:
-        text = f"{value:.3f}" if size >= 0.01 or value == 0 else f"{value:.2g}"
-    return text.replace("-", _MINUS)
-
-
-def _bounds(interval: Interval, style: str = "number") -> str:
-    if not math.isfinite(interval.low):
-        return "one unit, no interval"
-    show = {"number": _number, "signed": _signed, "quantity": _quantity}[style]
-    return f"[{show(interval.low)}, {show(interval.high)}]"
-
-
-def _replace_files(directory: Path, suffix: str, texts: dict[str, str]) -> None:
-    """Writes a directory's files and removes those of an earlier report that this one does not have."""
-    directory.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        _write(directory / f"{name}{suffix}", text)
-    for path in directory.glob(f"*{suffix}"):
-        if path.stem not in texts:
-            path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)

@@ -14,6 +14,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "sft": ("pear.stages.sft", "SftConfig"),
     "grpo": ("pear.stages.grpo", "GrpoConfig"),
     "evaluate": ("pear.stages.evaluate", "EvaluateConfig"),
+    "analyze": ("pear.stages.analyze", "AnalyzeConfig"),
 }
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from pear.configuration import NotHashed, StrictModel
 from pear.engines.protocol import Completion, Sampling, derive_seed
 from pear.models import resolve_model
-from pear.runs import MANIFEST, canonical_json, input_fingerprint, note, open_run
+from pear.runs import canonical_json, input_fingerprint, is_finished, note, open_run
 from pear.tasks import TASKS, Problem
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
 
@@ -74,17 +74,17 @@ def run(config: CollectConfig) -> Path:
         UserError: no such model or task, no problem, no chat template, or prompts that do not fit into the model's
             context; before anything is written.
     """
-    from pear.data.buffer import BufferWriter
+    from pear.data.buffer import JOURNAL, BufferWriter
 
     model = resolve_model(config.model)
     inputs: dict[str, str | Path] = {"model": model, **task_files(config.problems)}
     parts = task_versions(config.problems)
-    prepared = None if (config.output_dir / MANIFEST).is_file() else _prepare(config, model)
+    prepared = None if is_finished(config.output_dir) else _prepare(config, model)
     with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, nothing to do.")
             return run_dir.output_dir
-        writer = BufferWriter(run_dir.work, prepared.manifest)
+        writer = BufferWriter(run_dir.work, prepared.manifest, run_dir.scratch / JOURNAL)
         starts = range(0, len(prepared.problems), config.shard_problems)
         for shard, start in enumerate(starts):
             run_dir.progress(start, len(prepared.problems), "problems")

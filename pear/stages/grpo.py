@@ -1,6 +1,8 @@
 """`pear grpo`: RL with the tasks' verifiers as reward, the same for every model that is given to it."""
 
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +12,7 @@ from pydantic import Field
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import resolve_model
-from pear.runs import MANIFEST, Run, is_main_process, note, open_run
+from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, partial_path, replacing
 from pear.stages.sft import update_norm
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
 from pear.tasks.protocol import Problem
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 NAME = "grpo"
 VERSION = 1
 METRICS = "metrics.jsonl"
-_TRAINING = "training"
 
 
 class GrpoConfig(StrictModel):
@@ -72,7 +73,7 @@ class GrpoConfig(StrictModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Prepared:
+class Prepared:
     """What is known to be usable before anything is written."""
 
     model: str
@@ -94,7 +95,7 @@ def run(config: GrpoConfig) -> Path:
     inputs: dict[str, str | Path] = {"model": model, **task_files(config.problems)}
     parts = task_versions(config.problems)
     # A complete run needs no checks, and answers at once.
-    prepared = None if (config.output_dir / MANIFEST).is_file() else _prepare(config, model)
+    prepared = None if is_finished(config.output_dir) else prepare(config, model)
     if not is_main_process():
         # Only rank 0 may lock and write the directory; the others train beside it.
         if prepared is not None:
@@ -108,9 +109,9 @@ def run(config: GrpoConfig) -> Path:
         return run.finish({**results, "update/norm": update_norm(model, run.work)})
 
 
-def _prepare(config: GrpoConfig, model: str) -> _Prepared:
+def prepare(config: GrpoConfig, model: str) -> Prepared:
+    """Everything that can be wrong with what the user gave, before anything is written; raises `UserError` as `run`."""
     from pear.data.rendering import load_tokenizer, stop_token_ids
-    from pear.runs import partial_path
 
     if late := [step for step in config.checkpoint_steps if step > config.steps]:
         raise UserError(f"checkpoint_steps: {late[0]} is after the last of {config.steps} steps.")
@@ -122,9 +123,9 @@ def _prepare(config: GrpoConfig, model: str) -> _Prepared:
         )
     tokenizer = load_tokenizer(model)
     _check_length(config, model, tokenizer, problems)
-    args = training_arguments(config, partial_path(config.output_dir.absolute()) / _TRAINING)
+    args = training_arguments(config, partial_path(config.output_dir.absolute()) / SCRATCH)
     stop_ids = stop_token_ids(tokenizer, model)
-    return _Prepared(model=model, tokenizer=tokenizer, stop_ids=stop_ids, problems=problems, args=args)
+    return Prepared(model=model, tokenizer=tokenizer, stop_ids=stop_ids, problems=problems, args=args)
 
 
 def training_arguments(config: GrpoConfig, output_dir: Path) -> "GRPOConfig":
@@ -164,16 +165,16 @@ def _check_length(
         )
 
 
-def _train(config: GrpoConfig, prepared: _Prepared, run: Run) -> dict[str, Any]:
+def _train(config: GrpoConfig, prepared: Prepared, run: Run) -> dict[str, Any]:
     """Trains and writes under `run.work`, on rank 0; the others train beside it."""
-    from pear.training.checkpoints import latest_complete_checkpoint
+    from pear.training.checkpoints import remove_incomplete
     from pear.training.grpo import check_reference, make_trainer, prompt_dataset, prompt_order
     from pear.training.grpo_callbacks import checkpoint_callbacks
     from pear.training.grpo_log import grpo_log, write_metrics
     from pear.training.progress import ReportProgress
 
     training = Path(str(prepared.args.output_dir))
-    checkpoint = latest_complete_checkpoint(training)
+    checkpoint = _checkpoint(training, config.checkpoint_steps)
     if checkpoint is not None and is_main_process():
         note(f"{config.output_dir}: goes on from {checkpoint.name} of {config.steps} steps.")
     order = prompt_order(len(prepared.problems), config.prompts_per_step, config.steps, config.seed)
@@ -186,12 +187,15 @@ def _train(config: GrpoConfig, prepared: _Prepared, run: Run) -> dict[str, Any]:
         [*checkpoint_callbacks(config.checkpoint_steps, config.save_every), ReportProgress(run)],
     )
     reference = check_reference(trainer)
+    if is_main_process():
+        remove_incomplete(training, checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model(str(run.work))
     trainer.accelerator.wait_for_everyone()
     lines = grpo_log(trainer.state.log_history, config.prompts_per_step * config.group_size)
     if is_main_process():
-        write_metrics(run.work / METRICS, lines)
+        with replacing(run.work / METRICS) as temporary:
+            write_metrics(temporary, lines)
         _collect(run.work, training, config.checkpoint_steps)
     return {
         "steps": config.steps,
@@ -203,15 +207,39 @@ def _train(config: GrpoConfig, prepared: _Prepared, run: Run) -> dict[str, Any]:
     }
 
 
+def _checkpoint(training: Path, wanted: Sequence[int]) -> Path | None:
+    """The checkpoint to go on from: the latest complete one, if the models to be kept from before it are whole too."""
+    from pear.training.checkpoints import checkpoint_path, checkpoint_step, damage, latest_complete_checkpoint
+    from pear.training.grpo_callbacks import TRAINING_STATE
+
+    latest = latest_complete_checkpoint(training)
+    if latest is None:
+        return None
+    for step in wanted:
+        kept = checkpoint_path(training, step)
+        reason = damage(kept, TRAINING_STATE) if step < checkpoint_step(latest) else None
+        if reason is not None:
+            if is_main_process():
+                note(f"{kept}: is to be kept, but {reason}. Training begins again.")
+            return None
+    return latest
+
+
 def _collect(work: Path, training: Path, checkpoint_steps: list[int]) -> None:
-    """Moves the wanted checkpoints, models alone, from TRL's directory beside the final model."""
-    from pear.training.grpo_callbacks import remove_training_state
+    """Puts the wanted checkpoints, models alone, beside the final model. The training keeps its own until the end."""
+    from pear.training.checkpoints import COMPLETE, checkpoint_path
+    from pear.training.grpo_callbacks import TRAINING_STATE, remove_training_state
 
     remove_training_state(work)
     for step in sorted(set(checkpoint_steps)):
-        name = f"checkpoint-{step}"
-        if (training / name).is_dir():
-            remove_training_state(training / name)
-            shutil.rmtree(work / name, ignore_errors=True)
-            (training / name).rename(work / name)
-    shutil.rmtree(training, ignore_errors=True)
+        source, target = checkpoint_path(training, step), checkpoint_path(work, step)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(COMPLETE, *TRAINING_STATE), copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, or a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -10,7 +10,7 @@ from pydantic import Field
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import resolve_model
-from pear.runs import MANIFEST, input_fingerprint, note, open_run
+from pear.runs import input_fingerprint, is_finished, note, open_run
 from pear.stages.collect import model_label
 from pear.tasks.problems import read_rows
 
@@ -74,17 +74,17 @@ def run(config: ScoreConfig) -> Path:
         UserError: no such model or file, a row that cannot be read or does not fit into the model's context (names
             it), or a buffer of another tokenizer; before anything is written.
     """
-    from pear.data.buffer import BufferWriter
+    from pear.data.buffer import JOURNAL, BufferWriter
 
     model = resolve_model(config.model)
     _check_inputs(config.inputs)
     inputs = {"model": model, **{f"input_{index}": path for index, path in enumerate(config.inputs)}}
-    prepared = None if (config.output_dir / MANIFEST).is_file() else _prepare(config, model)
+    prepared = None if is_finished(config.output_dir) else _prepare(config, model)
     with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, nothing to do.")
             return run_dir.output_dir
-        writer = BufferWriter(run_dir.work, prepared.manifest)
+        writer = BufferWriter(run_dir.work, prepared.manifest, run_dir.scratch / JOURNAL)
         starts = range(0, len(prepared.rows), config.shard_rows)
         for shard, start in enumerate(starts):
             run_dir.progress(start, len(prepared.rows), "trajectories")

@@ -1,7 +1,6 @@
 """`pear sft`: one model trained on a buffer with one objective."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import resolve_model
-from pear.runs import MANIFEST, Run, is_main_process, note, open_run
+from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, replacing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 NAME = "sft"
 VERSION = 1
-CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 # Section 4.2: 1 epoch, learning rate 3e-5 on games (1e-5 on maths). A fifth of the run is what a kill can cost; two
 # checkpoints are kept, so that one is complete at any time.
@@ -35,6 +33,12 @@ _DEFAULTS: dict[str, Any] = {
 _NOT_REPEATED = ("_runtime", "_per_second", "train_loss", "total_flos")
 # `trainer` keys that are fields of the stage's own configuration, or the stage's business.
 _OWNED = ("objective", "objective_kwargs", "overflow", "seed", "data_seed", "output_dir", "resume_from_checkpoint")
+# `trainer` keys that cannot be used here, and why.
+_FIXED = {
+    "ignore_data_skip": "a run that goes on sees the trajectories that an unbroken one would",
+    "eval_strategy": "models are evaluated by `pear evaluate`",
+    "load_best_model_at_end": "models are evaluated by `pear evaluate`",
+}
 
 
 class SftConfig(StrictModel):
@@ -80,14 +84,14 @@ def run(config: SftConfig) -> Path:
     objective = make_objective(config.objective, config.objective_kwargs)
     inputs = {"model": model, "buffer": config.buffer}
     parts = {f"objective:{config.objective}": objective.version}
-    if (config.output_dir / MANIFEST).is_file():
+    if is_finished(config.output_dir):
         if is_main_process():
             with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
                 note(f"{config.output_dir}: complete, nothing to do.")
                 return run_dir.output_dir
         return config.output_dir
 
-    tokenizer, dataset = _checked_inputs(config, model, objective.requires)
+    tokenizer, dataset = checked_inputs(config, model, objective.requires)
     if not is_main_process():
         # Only rank 0 may lock and write the directory; the others train beside it.
         _train(config, model, tokenizer, dataset, Run(config.output_dir.absolute(), {}))
@@ -99,7 +103,7 @@ def run(config: SftConfig) -> Path:
         return run_dir.finish({**results, "update/norm": update_norm(model, run_dir.work)})
 
 
-def _checked_inputs(
+def checked_inputs(
     config: SftConfig, model: str, requires: frozenset[str]
 ) -> tuple["PreTrainedTokenizerBase", "Dataset"]:
     """Everything that can be wrong with what the user gave, before anything is written."""
@@ -108,7 +112,7 @@ def _checked_inputs(
     from pear.training.sft_data import BEHAVIOR, checked_trajectories
 
     args = training_arguments(
-        config.output_dir / CHECKPOINTS,
+        config.output_dir / SCRATCH,
         objective=config.objective,
         objective_kwargs=config.objective_kwargs,
         overflow=config.overflow,
@@ -175,7 +179,13 @@ def training_arguments(
             raise UserError(
                 f"trainer.{name}: the stage sets it. Its own keys are objective, overflow, seed, output_dir."
             )
+    for name in sorted(_FIXED.keys() & trainer.keys()):
+        raise UserError(f"trainer.{name}: cannot be set here ({_FIXED[name]}). Leave it out.")
     values = checked_arguments(PearConfig, trainer, source="trainer")
+    if values.get("save_total_limit") == 1:
+        raise UserError(
+            "trainer.save_total_limit: with 1 there is no complete checkpoint while the next is written. Use 2 or more."
+        )
     try:
         return PearConfig(
             **{
@@ -210,7 +220,7 @@ def train_and_save(
     """Trains, from the last complete checkpoint if there is one, and writes model, tokenizer and metrics.
 
     The model's generation configuration stops on the tokens that the data teaches: the last ids of its completions that
-    `finish` calls "stop". Checkpoints go when the model is written.
+    `finish` calls "stop".
 
     Args:
         model: a path, a hub id or a model.
@@ -222,13 +232,13 @@ def train_and_save(
     Returns:
         Counts for the manifest: steps, trajectories, dropped trajectories, tokens, and the last logged loss.
     """
-    from pear.training.checkpoints import latest_complete_checkpoint
+    from pear.training.checkpoints import latest_complete_checkpoint, remove_incomplete
     from pear.training.progress import ReportProgress
     from pear.training.sft_trainer import PearTrainer
 
-    checkpoints = run_dir.work / CHECKPOINTS
+    checkpoint = latest_complete_checkpoint(run_dir.scratch)
     args = training_arguments(
-        checkpoints,
+        run_dir.scratch,
         objective=objective,
         objective_kwargs=objective_kwargs,
         overflow=overflow,
@@ -242,7 +252,9 @@ def train_and_save(
         processing_class=tokenizer,
         callbacks=[ReportProgress(run_dir)],
     )
-    pear_trainer.train(resume_from_checkpoint=latest_complete_checkpoint(checkpoints))
+    if is_main_process():
+        remove_incomplete(run_dir.scratch, checkpoint)
+    pear_trainer.train(resume_from_checkpoint=checkpoint)
     stops = _taught_stop_ids(dataset)
     if stops:
         trained: Any = pear_trainer.model
@@ -254,7 +266,6 @@ def train_and_save(
         # A pickle of paths and devices: it belongs to the checkpoints.
         (run_dir.work / "training_args.bin").unlink(missing_ok=True)
         _write_metrics(run_dir.work / METRICS, history)
-        shutil.rmtree(checkpoints)
     return {
         "steps": pear_trainer.state.global_step,
         "trajectories": len(dataset) - pear_trainer.dropped["train"],
@@ -281,7 +292,8 @@ def _write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
         kept = {name: value for name, value in entry.items() if not name.endswith(_NOT_REPEATED)}
         if kept.keys() - {"epoch", "step"}:
             lines.append(json.dumps(kept, sort_keys=True) + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def update_norm(initial: str, final: Path) -> float | None:

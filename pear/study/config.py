@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from pear.analysis import ANALYSES
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError, unknown_name
 from pear.study.machine import Machine
@@ -51,6 +52,36 @@ class Arm(StrictModel):
     sweep: dict[str, Any] = {}
 
 
+class Analyze(StrictModel):
+    """The paper's analyses of every arm and unit, and a look at what RL would learn from.
+
+    Args:
+        calibration: trajectories of the behavior model on held-out problems: the fields of `pear collect` but `model`,
+            and `samples`, the completions per problem. Sampled as `behavior` says; by default once on each of 269
+            problems (Appendix A.1) of the split `dev`, of the tasks that SFT's problems are of. Or {buffer: DIR}.
+        analyses: names in `ANALYSES`.
+        rl_signal_problems: on how many problems of `tasks.rl` the start of RL is sampled as RL samples it; 0 for none.
+        settings: name of an analysis to its settings.
+    """
+
+    calibration: dict[str, Any] = {}
+    analyses: list[str] = [*ANALYSES]
+    rl_signal_problems: Annotated[int, Field(ge=0)] = 100
+    settings: dict[str, dict[str, Any]] = {}
+
+
+class Probe(StrictModel):
+    """How `pear study --probe` chooses the arms that are worth the whole budget.
+
+    Args:
+        share: of RL's steps that every arm is given first.
+        keep: share of the arms that go on, rounded up. The reference arm always does.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
 def _base(value: Any) -> Any:
     if isinstance(value, dict):
         return Pretrained.parse(value, source="base")
@@ -86,6 +117,8 @@ class StudyConfig(StrictModel):
         evaluate: the fields of `pear evaluate`, and `at_rl_steps`: after how many steps of RL models are evaluated.
             After SFT and at RL's end they always are.
         reference: the arm that the others are compared with.
+        analyze: analyses of what SFT and RL did; none by default.
+        probe: how `--probe` chooses; read only then.
         machine: how the machine is used; changes no number.
     """
 
@@ -99,6 +132,8 @@ class StudyConfig(StrictModel):
     rl: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     reference: str = "nll"
+    analyze: Analyze | None = None
+    probe: Probe = Probe()
     machine: Annotated[Machine, NotHashed()] = Machine()
 
     def expanded_arms(self) -> dict[str, Arm | None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pear.errors import UserError
 from pear.runs import MANIFEST, PROGRESS, partial_path, read_json, write_json
-from pear.study.graph import Node, path_lengths, remaining_seconds, typical_durations
+from pear.study.graph import Node, remaining_seconds, start_order, typical_durations
 from pear.study.machine import Machine, Slot, slots, stage_environment
 from pear.study.processes import PRELOAD, signal_group, start_forkserver, start_process, stop
 from pear.study.progress import Display, RunningNode, Snapshot
@@ -60,6 +60,7 @@ class Executor:
         study_dir: where logs and failures are written.
         machine: slots and threads.
         display: what shows how far it is.
+        given_up: nodes that failed a moment ago, with their failures; they are not tried again.
         preload: modules that the forkserver imports once, for all stages.
     """
 
@@ -68,12 +69,13 @@ class Executor:
     study_dir: Path
     machine: Machine
     display: Display
+    given_up: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     preload: Sequence[str] = PRELOAD
     _waiting: list[Node] = field(default_factory=list, init=False)
     _running: dict[str, _Child] = field(default_factory=dict, init=False)
     _finished: list[tuple[str, float]] = field(default_factory=list, init=False)
     _done: set[str] = field(default_factory=set, init=False)
-    _failures: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+    _failures: dict[str, Mapping[str, str]] = field(default_factory=dict, init=False)
     _began: float = field(default=0.0, init=False)
 
     def run(self) -> Outcome:
@@ -83,14 +85,20 @@ class Executor:
             KeyboardInterrupt: on Ctrl-C, after the running stages were stopped; they go on where they were next time.
         """
         self._began = time.monotonic()
+        self._failures.update(self.given_up)
         for node in self.nodes:
+            if node.id in self.given_up:
+                continue
             if node.complete:
                 self._done.add(node.id)
-                self._finished.append((node.stage, float(read_json(node.directory / MANIFEST).get("seconds", 0.0))))
+                self._finished.append((node.kind, float(read_json(node.directory / MANIFEST).get("seconds", 0.0))))
             else:
                 self._waiting.append(node)
         reused = len(self._done)
-        (self.study_dir / FAILURES).unlink(missing_ok=True)
+        if self._failures:
+            write_json(self.study_dir / FAILURES, self._failures)
+        else:
+            (self.study_dir / FAILURES).unlink(missing_ok=True)
         if self._waiting:
             self._run_waiting()
         return Outcome(
@@ -123,10 +131,10 @@ class Executor:
                 stop([child.process for child in self._running.values()])
 
     def _ready(self) -> list[Node]:
-        """The nodes that could start now, the longest chain first."""
+        """The nodes that could start now, the longest chain first, analyses last."""
         ready = [node for node in self._waiting if self._done.issuperset(node.depends)]
-        lengths = path_lengths(self.nodes, typical_durations(self._finished))
-        return sorted(ready, key=lambda node: -lengths[node.id])
+        order = start_order(self.nodes, typical_durations(self._finished))
+        return sorted(ready, key=lambda node: order[node.id])
 
     def _start(self, context: ForkServerContext, node: Node, slot: Slot) -> None:
         reader, writer = context.Pipe(duplex=False)
@@ -154,7 +162,7 @@ class Executor:
         del self._running[node.id]
         if error is None:
             self._done.add(node.id)
-            self._finished.append((node.stage, seconds))
+            self._finished.append((node.kind, seconds))
             self.display.finished(node, seconds, len(self._done), len(self.nodes))
         else:
             log = self._log(node).relative_to(self.study_dir).as_posix()
@@ -175,18 +183,19 @@ class Executor:
             share = progress["done"] / progress["total"] if progress and progress["total"] else 0.0
             if progress and share >= _TRUSTED_SHARE:
                 left[child.node.id] = progress["seconds"] * (1 - share) / share
-                estimates.append((child.node.stage, progress["seconds"] / share))
+                estimates.append((child.node.kind, progress["seconds"] / share))
         # Finished nodes say best how long a stage takes; a running one stands in until there is one.
         durations = {**typical_durations(estimates), **typical_durations(self._finished)}
         blocked = self._blocked()
         able = [node for node in self._waiting if node.id not in blocked]
         for child in self._running.values():
-            if child.node.id not in left and child.node.stage in durations:
-                left[child.node.id] = max(0.0, durations[child.node.stage] - (now - child.started))
-        remaining = None
-        if len(left) == len(self._running):
-            unfinished = [*able, *(child.node for child in self._running.values())]
-            remaining = remaining_seconds(unfinished, left, durations, slot_count)
+            if child.node.id not in left and child.node.kind in durations:
+                left[child.node.id] = max(0.0, durations[child.node.kind] - (now - child.started))
+        unfinished = [*able, *(child.node for child in self._running.values())]
+        remaining, whole = self._remaining(unfinished, left, durations, slot_count), True
+        if remaining is None:
+            needed = [node for node in unfinished if not node.beside]
+            remaining, whole = self._remaining(needed, left, durations, slot_count), False
         stages = {}
         for stage in self.stages:  # in the order of the pipeline
             ids = {node.id for node in self.nodes if node.stage == stage}
@@ -199,7 +208,17 @@ class Executor:
             blocked=len(blocked),
             elapsed=now - self._began,
             remaining=remaining,
+            then_analyses=remaining is not None and not whole,
         )
+
+    def _remaining(
+        self, nodes: Sequence[Node], left: Mapping[str, float], durations: Mapping[str, float], slot_count: int
+    ) -> float | None:
+        """How long these unfinished nodes will take, None where that is not known or there are none."""
+        running = [node.id for node in nodes if node.id in self._running]
+        if not nodes or any(node_id not in left for node_id in running):
+            return None
+        return remaining_seconds(nodes, {node_id: left[node_id] for node_id in running}, durations, slot_count)
 
     def _blocked(self) -> set[str]:
         """Ids of the waiting nodes that depend on a failed one."""

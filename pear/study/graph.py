@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pear.configuration import StrictModel
 from pear.runs import MANIFEST
 
-Role = Literal["collect", "pretrain", "sft", "grpo", "eval"]
+Role = Literal["collect", "pretrain", "sft", "grpo", "eval", "probe", "calibration", "analysis", "rl_signal"]
+# What nothing else of the study waits for. It runs where a slot would be idle, and never holds up RL.
+BESIDE: frozenset[Role] = frozenset({"calibration", "analysis", "rl_signal"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +23,10 @@ class Use:
         arm: the arm's name, None for what belongs to no arm (bases, the buffer).
         base: the name of the base model.
         seed: the study's seed, not the one derived from it.
-        role: what the stage does here.
-        rl_step: for evaluations: None for a base, 0 after SFT, N after N steps of RL.
+        role: what the stage does here. `probe` is RL up to the probe's step, and the evaluation that ranks the arms.
+        rl_step: for evaluations: None for a base, 0 after SFT, N after N steps of RL. For analyses: 0 from the base to
+            the model after SFT, N from there to the model after N steps of RL.
+        analysis: for analyses: which one.
     """
 
     arm: str | None
@@ -30,6 +34,14 @@ class Use:
     seed: int
     role: Role
     rl_step: int | None = None
+    analysis: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The use's entry in plan.json."""
+        values = asdict(self)
+        if self.analysis is None:
+            del values["analysis"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,18 @@ class Node:
         """Whether the run is finished: its directory gets this name only then."""
         return (self.directory / MANIFEST).is_file()
 
+    @property
+    def beside(self) -> bool:
+        """Whether nothing but analyses needs it."""
+        return bool(self.uses) and all(use.role in BESIDE for use in self.uses)
+
+    @property
+    def kind(self) -> str:
+        """What nodes that take about as long have in common: the stage, and which analysis or role, if it is apart."""
+        if not self.uses or self.uses[0].role not in {*BESIDE, "probe"}:
+            return self.stage
+        return f"{self.stage} {self.uses[0].analysis or self.uses[0].role}"
+
     def record(self, study_dir: Path) -> dict[str, Any]:
         """The node's entry in plan.json."""
         return {
@@ -69,22 +93,32 @@ class Node:
             "dir": self.directory.relative_to(study_dir).as_posix(),
             "depends": list(self.depends),
             "label": self.label,
-            "uses": [asdict(use) for use in self.uses],
+            "uses": [use.record() for use in self.uses],
         }
 
 
 def typical_durations(finished: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The median seconds of each stage, from (stage, seconds) pairs of finished nodes."""
-    by_stage: dict[str, list[float]] = {}
-    for stage, seconds in finished:
-        by_stage.setdefault(stage, []).append(seconds)
-    return {stage: median(values) for stage, values in by_stage.items()}
+    """The median seconds of each kind of node, from (kind, seconds) pairs of finished nodes."""
+    by_kind: dict[str, list[float]] = {}
+    for kind, seconds in finished:
+        by_kind.setdefault(kind, []).append(seconds)
+    return {kind: median(values) for kind, values in by_kind.items()}
+
+
+def start_order(nodes: Sequence[Node], durations: Mapping[str, float]) -> dict[str, tuple[bool, float]]:
+    """Node id to what ready nodes are sorted by: those that analyses alone need come last, long chains first.
+
+    A chain is counted without the analyses at its end, so that they do not bring forward what they read either.
+    """
+    needed = path_lengths([node for node in nodes if not node.beside], durations)
+    lengths = {**path_lengths(nodes, durations), **needed}
+    return {node.id: (node.beside, -lengths[node.id]) for node in nodes}
 
 
 def path_lengths(nodes: Sequence[Node], durations: Mapping[str, float]) -> dict[str, float]:
     """Seconds from each node's start to the end of the longest chain that begins with it.
 
-    A stage whose duration is not known yet counts as the longest known one, so that chains are compared by the number
+    A kind whose duration is not known yet counts as the longest known one, so that chains are compared by the number
     of their nodes first.
     """
     unknown = max(durations.values(), default=1.0)
@@ -96,7 +130,7 @@ def path_lengths(nodes: Sequence[Node], durations: Mapping[str, float]) -> dict[
     lengths: dict[str, float] = {}
     for node in reversed(in_order(nodes)):
         after = max((lengths[dependent] for dependent in dependents[node.id]), default=0.0)
-        lengths[node.id] = durations.get(node.stage, unknown) + after
+        lengths[node.id] = durations.get(node.kind, unknown) + after
     return lengths
 
 
@@ -126,25 +160,25 @@ def remaining_seconds(
     Args:
         nodes: the unfinished nodes that can still run; what they depend on outside this list is finished.
         running: node id to the seconds that it still needs.
-        durations: stage to seconds.
+        durations: kind of node to seconds.
         slots: how many nodes run side by side.
 
     Returns:
-        Seconds, or None while a stage's duration is unknown.
+        Seconds, or None while a kind's duration is unknown.
     """
     waiting = [node for node in nodes if node.id not in running]
-    if any(node.stage not in durations for node in waiting):
+    if any(node.kind not in durations for node in waiting):
         return None
-    lengths = path_lengths(nodes, durations)
+    order = start_order(nodes, durations)
     ends = [(seconds, node_id) for node_id, seconds in running.items()]
     heapq.heapify(ends)
     unfinished = {node.id for node in nodes}
     now = 0.0
     while waiting or ends:
         ready = [node for node in waiting if not unfinished.intersection(node.depends)]
-        ready.sort(key=lambda node: -lengths[node.id])
+        ready.sort(key=lambda node: order[node.id])
         for node in ready[: max(0, slots - len(ends))]:
-            heapq.heappush(ends, (now + durations[node.stage], node.id))
+            heapq.heappush(ends, (now + durations[node.kind], node.id))
             waiting.remove(node)
         now, done = heapq.heappop(ends)
         unfinished.remove(done)

@@ -35,6 +35,7 @@ class Snapshot:
         failed: nodes that failed; `blocked` those that wait for one of them in vain.
         elapsed: seconds since the start.
         remaining: estimated seconds to the end, None while a stage's duration is unknown.
+        then_analyses: whether that is the end of all but the analyses, whose duration is unknown.
     """
 
     running: tuple[RunningNode, ...]
@@ -43,6 +44,7 @@ class Snapshot:
     blocked: int
     elapsed: float
     remaining: float | None
+    then_analyses: bool = False
 
     @property
     def done(self) -> int:
@@ -191,6 +193,8 @@ def summary(snapshot: Snapshot) -> str:
     parts.append(f"{duration(snapshot.elapsed)} elapsed")
     if snapshot.running:
         parts.append("time left: not known yet" if snapshot.remaining is None else f"{_about(snapshot.remaining)} left")
+        if snapshot.then_analyses:
+            parts.append("then analyses")
     return ", ".join(parts)
 
 

@@ -1,7 +1,7 @@
 """`pear study`: plans, runs what is missing, and reports."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -12,7 +12,9 @@ from pear.stages import STAGES
 from pear.study.checks import check_trainers
 from pear.study.config import StudyConfig
 from pear.study.executor import Executor, Outcome
+from pear.study.graph import Node
 from pear.study.plan import Plan, make_plan
+from pear.study.probe import PROBE, Choice, choose, probe_nodes, probe_scores, probe_steps, write_choice
 from pear.study.progress import make_display
 
 STUDY_FILE = "study.yaml"
@@ -48,7 +50,7 @@ class StudyResult:
         return 1 if self.failures else 0
 
 
-def run_study(config: StudyConfig, study_dir: Path) -> StudyResult:
+def run_study(config: StudyConfig, study_dir: Path, *, probe: bool = False) -> StudyResult:
     """Runs every stage of a study that is not finished, side by side, and writes its report.
 
     Nodes are named by what goes into them. So the same call goes on after a kill and does nothing when all is done, and
@@ -58,6 +60,8 @@ def run_study(config: StudyConfig, study_dir: Path) -> StudyResult:
     Args:
         config: the study, `StudyConfig.parse(read_yaml(path), source=...)`.
         study_dir: where everything goes: study.yaml, plan.json, runs/, logs/, report.html, and failures.json if any.
+        probe: give every arm a little RL first (`config.probe`), and all of it to the better ones. Which those are
+            stands in probe.json. A later call without it runs the others too.
 
     Returns:
         The verdict, the report and what failed. A failed stage stops those that need it and no others.
@@ -68,9 +72,10 @@ def run_study(config: StudyConfig, study_dir: Path) -> StudyResult:
     """
     study_dir = study_dir.absolute()
     _check_directory(study_dir)
-    plan = make_plan(config, study_dir)
+    plan = make_plan(config, study_dir, probe=probe)
+    if probe and all(node.complete for node in probe_nodes(plan.nodes)):
+        plan = _narrowed(plan, study_dir, _choose(plan))
     missing = [node for node in plan.nodes if not node.complete]
-    note(f"{config.name}: {len(plan.nodes)} stages, {len(plan.nodes) - len(missing)} of them finished already.")
     if missing:
         check_trainers(missing, config.machine)
     try:
@@ -78,12 +83,73 @@ def run_study(config: StudyConfig, study_dir: Path) -> StudyResult:
     except OSError as error:
         raise UserError(f"{study_dir}: cannot be written ({error.strerror}).") from None
     with locked(study_dir):
-        changed = _write_plan(plan, study_dir)
-        outcome = Executor(
-            nodes=plan.nodes, stages=STAGES, study_dir=study_dir, machine=config.machine, display=make_display()
-        ).run()
+        before = _files(study_dir)
+        if probe:
+            plan, outcome = _run_probe(plan, study_dir)
+        else:
+            (study_dir / PROBE).unlink(missing_ok=True)
+            _write_plan(plan, study_dir)
+            _note_count(config.name, plan.nodes)
+            outcome = _execute(plan, plan.nodes, study_dir)
         _note_failures(plan, outcome)
-        return _report(plan, study_dir, outcome, changed)
+        return _report(plan, study_dir, outcome, changed=before != _files(study_dir))
+
+
+def _run_probe(plan: Plan, study_dir: Path) -> tuple[Plan, Outcome]:
+    """Every arm up to the probe's step, then the better ones to the end; returns the plan without the others' end.
+
+    Where the study was stopped on the way, the finished stages are there, and all the rest follows from them.
+    """
+    config, first = plan.config, probe_nodes(plan.nodes)
+    steps = probe_steps(config, plan.arms)
+    if not all(node.complete for node in first):
+        # It is about to be chosen anew.
+        (study_dir / PROBE).unlink(missing_ok=True)
+        _write_plan(plan, study_dir)
+    _note_count(f"{config.name}, probe of {steps} in {config.rl['steps']} RL steps", first)
+    probed = _execute(plan, first, study_dir)
+    choice = _choose(plan)
+    note(choice.sentence)
+    write_choice(study_dir / PROBE, choice.record(steps, config.probe))
+    if not choice.comparable:
+        note("The rest is not run: there are not two arms with a result, of which one is the reference.")
+        return plan, probed
+    plan = _narrowed(plan, study_dir, choice)
+    _write_plan(plan, study_dir)
+    _note_count(config.name, plan.nodes)
+    # What failed a moment ago would fail again; the next call tries it.
+    outcome = _execute(plan, plan.nodes, study_dir, given_up=probed.failures)
+    return plan, replace(outcome, ran=probed.ran + outcome.ran, reused=outcome.reused - probed.ran)
+
+
+def _choose(plan: Plan) -> Choice:
+    scores = probe_scores(plan.nodes, list(plan.arms))
+    return choose(scores, reference=plan.config.reference, keep=plan.config.probe.keep)
+
+
+def _narrowed(plan: Plan, study_dir: Path, choice: Choice) -> Plan:
+    """The plan in which the arms that were not chosen end with the probe."""
+    if plan.dropped == frozenset(choice.dropped):
+        return plan
+    return make_plan(plan.config, study_dir, probe=True, dropped=choice.dropped)
+
+
+def _execute(
+    plan: Plan, nodes: Sequence[Node], study_dir: Path, given_up: Mapping[str, Mapping[str, str]] | None = None
+) -> Outcome:
+    return Executor(
+        nodes=nodes,
+        stages=STAGES,
+        study_dir=study_dir,
+        machine=plan.config.machine,
+        display=make_display(),
+        given_up=given_up or {},
+    ).run()
+
+
+def _note_count(name: str, nodes: Sequence[Node]) -> None:
+    finished = sum(node.complete for node in nodes)
+    note(f"{name}: {len(nodes)} stages, {finished} of them finished already.")
 
 
 def _check_directory(study_dir: Path) -> None:
@@ -95,14 +161,16 @@ def _check_directory(study_dir: Path) -> None:
             raise UserError(f"{study_dir}: is not empty and holds no study. Choose another directory.")
 
 
-def _write_plan(plan: Plan, study_dir: Path) -> bool:
-    """Writes study.yaml and plan.json where they are not there yet as they should be; says whether it did."""
+def _write_plan(plan: Plan, study_dir: Path) -> None:
     text = yaml.safe_dump(plan.config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
-    study_file, plan_file = study_dir / STUDY_FILE, study_dir / PLAN
-    before = [path.read_bytes() if path.is_file() else b"" for path in (study_file, plan_file)]
-    study_file.write_text(text, encoding="utf-8")
-    write_json(plan_file, plan.record(study_dir))
-    return before != [path.read_bytes() for path in (study_file, plan_file)]
+    (study_dir / STUDY_FILE).write_text(text, encoding="utf-8")
+    write_json(study_dir / PLAN, plan.record(study_dir))
+
+
+def _files(study_dir: Path) -> list[bytes]:
+    """What of a study's own files the report is written from."""
+    paths = [study_dir / name for name in (STUDY_FILE, PLAN, PROBE)]
+    return [path.read_bytes() if path.is_file() else b"" for path in paths]
 
 
 def _note_failures(plan: Plan, outcome: Outcome) -> None:
@@ -114,7 +182,7 @@ def _note_failures(plan: Plan, outcome: Outcome) -> None:
         note(f"  {labels[node_id]}: {failure['error']} (see {failure['log']})")
 
 
-def _report(plan: Plan, study_dir: Path, outcome: Outcome, changed: bool) -> StudyResult:
+def _report(plan: Plan, study_dir: Path, outcome: Outcome, *, changed: bool) -> StudyResult:
     from pear.report import verdict_sentence, write_report
 
     report = study_dir / REPORT

@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from pear.tasks.protocol import Verdict
 
 INSTRUCTION = (
     "Solve the problem step by step. Put your reasoning inside <think> </think> tags and your final answer inside "
@@ -42,6 +45,49 @@ def extract_answer(completion: str) -> Extracted:
     if not answer:
         return Extracted(None, "the answer is empty")
     return Extracted(answer)
+
+
+def lenient_answer(completion: str) -> str | None:
+    """The text that is most likely meant as the answer, whatever the tags: between the last answer tags, or behind one
+    that nothing closes, or after the reasoning; None where no text is left.
+
+    It is what `extract_answer` reads wherever that reads anything.
+
+    >>> lenient_answer("So <answer> 3 </answer>, no: <answer> 4 </answer>. Done.")
+    '4'
+    >>> lenient_answer("<think> 2+2 </think> 4"), lenient_answer("4"), lenient_answer("<think> 4 </think>")
+    ('4', '4', None)
+    """
+    closed = completion.rpartition("</answer>")[0]
+    _, opened, text = (closed or completion).rpartition("<answer>")
+    answer = text.partition("</answer>")[0] if opened else completion.rpartition("</think>")[2]
+    return answer.strip() or None
+
+
+def judge(completion: str, check: Callable[[str], tuple[str, str]]) -> Verdict:
+    """The verdict on a completion in the answer format.
+
+    `check` reads the answer's text: its canonical text and, where it is wrong, the reason ("" where it is right). It
+    raises `ValueError`, with words for people, on text that is no answer to such a problem.
+    """
+    extracted = extract_answer(completion)
+    if extracted.answer is None:
+        accurate = _is_right(lenient_answer(completion), check)
+        return Verdict(correct=False, well_formed=False, reason=extracted.reason, accurate=accurate)
+    try:
+        answer, reason = check(extracted.answer)
+    except ValueError as error:
+        return Verdict(correct=False, well_formed=False, reason=str(error))
+    return Verdict(correct=not reason, well_formed=True, reason=reason, answer=answer)
+
+
+def _is_right(answer: str | None, check: Callable[[str], tuple[str, str]]) -> bool:
+    if answer is None:
+        return False
+    try:
+        return not check(answer)[1]
+    except ValueError:
+        return False
 
 
 def parse_json(answer: str) -> Any:

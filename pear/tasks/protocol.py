@@ -60,12 +60,17 @@ class Verdict:
         well_formed: the format is kept (tags, shape), whether or not the answer is right.
         reason: "" when correct, otherwise a few words for people.
         answer: the extracted answer in canonical text, or None where none could be read (for majority votes).
+        accurate: the answer is right, whether or not the format is kept; always so where it is correct.
     """
 
     correct: bool
     well_formed: bool
     reason: str = ""
     answer: str | None = None
+    accurate: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accurate", self.accurate or self.correct)
 
 
 class Task(ABC):
@@ -75,6 +80,8 @@ class Task(ABC):
     version: ClassVar[int] = 1
     levels: ClassVar[tuple[str, ...]]
     source: ClassVar[str]
+    many_solutions: ClassVar[bool] = False
+    """Whether a problem may have several right answers: a majority vote counts each of them on its own."""
 
     @abstractmethod
     def verify(self, problem: Problem, completion: str) -> Verdict:

@@ -10,9 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from pear.runs import sha256
 from pear.training.checkpoints import COMPLETE, CompleteCheckpoint
 
-# What a checkpoint has beside the model: COMPLETE goes first, so that nobody resumes from what is half removed.
-_TRAINING_STATE = (
-    COMPLETE,
+# What a checkpoint has beside the model. Without it, the checkpoint is no longer what its COMPLETE says.
+TRAINING_STATE = (
     "optimizer*",
     "scheduler.pt",
     "scaler.pt",
@@ -76,7 +75,7 @@ class _RemoveOld(TrainerCallback):
 
 def remove_training_state(checkpoint: Path) -> None:
     """Leaves the model and its tokenizer: optimizer, scheduler and random states go, and with them every pickle."""
-    for pattern in _TRAINING_STATE:
+    for pattern in TRAINING_STATE:
         for path in checkpoint.glob(pattern):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -3,12 +3,12 @@
 TRL keeps the divisor (the global token count), the scaling under DDP, the auxiliary loss, the metrics, packing and
 padding-free batches. This subclass carries one more column, and hands TRL's loss `-per_token * weights` in place of
 the token log-probs. It relies on names of TRL 1.16 that are private or undocumented: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `_send_telemetry`, `_total_train_tokens`, the `seq_idx` of its collator, and that
+`_set_signature_columns_if_needed`, `_send_telemetry`, `_save_checkpoint`, `_run_epoch`, what is summed between two logs
+(`_tr_loss`, `_globalstep_last_logged`, `_metrics`, `_total_train_tokens`), the `seq_idx` of its collator, and that
 `compute_loss` calls `model(..., fused_lm_head=True)` and reads `log_probs` and `label_mask` of what it returns. So the
 minor version is pinned, and `tests/training/test_sft_trainer.py` holds `nll` equal to `trl.SFTTrainer`.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +26,7 @@ from pear.errors import UserError
 from pear.objectives import Objective, TokenBatch, make_objective
 from pear.ops.diagnostics import WeightSums
 from pear.runs import is_main_process, note
-from pear.training.checkpoints import CompleteCheckpoint, checkpoint_to_resume
+from pear.training.checkpoints import CompleteCheckpoint, checkpoint_path, checkpoint_to_resume
 from pear.training.sft_config import PearConfig
 from pear.training.sft_data import BEHAVIOR, check_dataset, checked_trajectories, training_rows
 
@@ -92,6 +92,7 @@ class PearTrainer(SFTTrainer):
         self._prepared: set[str] = set()
         # Sums since the last log: of -log pi_theta over the target tokens, then those of `WeightSums`.
         self._sums: dict[str, Tensor] = {}
+        self._resumed: Path | None = None
         super().__init__(
             model=model,
             args=args,
@@ -99,7 +100,7 @@ class PearTrainer(SFTTrainer):
             eval_dataset=self._opened_evaluation(eval_dataset),
             processing_class=processing_class,
             compute_metrics=compute_metrics,
-            callbacks=[*(callbacks or []), CompleteCheckpoint()],
+            callbacks=[*(callbacks or []), CompleteCheckpoint(), _KeepLogWindow(self)],
             optimizers=optimizers,
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
@@ -198,16 +199,47 @@ class PearTrainer(SFTTrainer):
             UserError: the checkpoint, or with True every checkpoint in `output_dir`, is incomplete.
         """
         assert self.args.output_dir is not None
-        checkpoint = checkpoint_to_resume(resume_from_checkpoint, Path(self.args.output_dir))
-        if checkpoint is not None:
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            counts = [entry["num_tokens"] for entry in state["log_history"] if "num_tokens" in entry]
-            self._total_train_tokens = int(counts[-1]) if counts else 0
+        checkpoint = self._resumed = checkpoint_to_resume(resume_from_checkpoint, Path(self.args.output_dir))
         return super().train(
             resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
             trial=trial,
             ignore_keys_for_eval=ignore_keys_for_eval,
         )
+
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """Trains an epoch; nothing where the run was resumed at its last step, when `Trainer` would do one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **named)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As in TRL, and what was counted since the last log, so that a resumed run logs what an unbroken one does."""
+        super()._save_checkpoint(model, trial)
+        assert self.args.output_dir is not None
+        window = {
+            "loss": self._tr_loss,
+            "last_logged": self._globalstep_last_logged,
+            "metrics": dict(self._metrics["train"]),
+            "tokens": self._total_train_tokens,
+            "sums": self._sums.get("train"),
+        }
+        torch.save(window, self._log_window(checkpoint_path(Path(self.args.output_dir), self.state.global_step)))
+
+    def restore_log_window(self) -> None:
+        """Goes on counting where the checkpoint did that this run was resumed from."""
+        if self._resumed is None:
+            return
+        window = torch.load(self._log_window(self._resumed), map_location=self.args.device, weights_only=True)
+        self._tr_loss = window["loss"]
+        self._globalstep_last_logged = window["last_logged"]
+        self._metrics["train"].update(window["metrics"])
+        self._total_train_tokens = window["tokens"]
+        if window["sums"] is not None:
+            self._sums["train"] = window["sums"]
+
+    def _log_window(self, checkpoint: Path) -> Path:
+        return checkpoint / f"log_window_{self.args.process_index}.pt"
 
     def compute_loss(
         self,
@@ -272,6 +304,16 @@ class PearTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Sends none: the environment variable alone is too late where `huggingface_hub` was imported before."""
+
+
+class _KeepLogWindow(TrainerCallback):
+    """Restores the log's window once `Trainer` has set it back."""
+
+    def __init__(self, trainer: PearTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.restore_log_window()
 
 
 class TrajectoryCollator:

@@ -1,16 +1,21 @@
 """A study's files are read as they are; what is not there is None."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from pear.errors import UserError
-from pear.report.curves import Metric, curve, run_summary
-from pear.report.provenance import check_rl, input_rows
-from pear.report.rows import BASE_STAGE, Unit, read_study
-from pear.report.summaries import cell, reversals, unit_differences
-from tests.report.synthetic_study import SyntheticStudy, level
+from pear.report.figures.curves import Metric, curve, run_summary
+from pear.report.results.confounds import confound_rows, confound_table
+from pear.report.results.summaries import cell, reversals, unit_differences
+from pear.report.sources.provenance import buffers, calibration_buffers, check_rl, input_rows
+from pear.report.sources.reading import Scope, read_outcomes
+from pear.report.sources.rows import BASE_STAGE, Study, Unit, read_study
+from tests.report.synthetic_study import ANALYSES, SyntheticStudy, level
 
 UNIT = Unit(base="pear:affine_chain/base_1", seed=1)
 
@@ -149,3 +154,144 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     study = read_study(tmp_path)
     with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is not valid JSON"):
         study.log("sft", "nll", study.units[0])
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Two tasks, two levels, two temperatures, every analysis, and a probe that left pear_token behind."""
+    written = SyntheticStudy(
+        arms=("nll", "pear_token", "pear_sequence", "direct"), logged_steps=4, levels=("easy", "hard"),
+        tasks=("tiny/affine_chain", "synlogic/survo"), temperatures=(1.0, 0.6), analyses=ANALYSES, rl_signal=True,
+        dropped=("pear_token",),
+    )  # fmt: skip
+    return read_study(written.write(tmp_path_factory.mktemp("full")))
+
+
+def test_parts_of_an_evaluation(full: Study) -> None:
+    unit = full.units[1]
+    assert full.parts("tasks") == ["tiny/affine_chain", "synlogic/survo"]
+    assert full.parts("temperatures") == ["1.0", "0.6"]
+    assert full.parts("many_solutions") == ["synlogic/survo"]
+    assert sorted(full.parts("levels")) == [
+        f"{task} {level}" for task in ("synlogic/survo", "tiny/affine_chain") for level in ("easy", "hard")
+    ]
+    whole = full.value("nll", unit, 60, "pass@1")
+    by_task = [full.value("nll", unit, 60, "pass@1", Scope(task=task)) for task in full.parts("tasks")]
+    by_level = [full.value("nll", unit, 60, "pass@1", Scope(level=name)) for name in full.parts("levels")]
+    assert whole == pytest.approx(sum(value for value in by_task if value is not None) / 2)
+    assert whole == pytest.approx(sum(value for value in by_level if value is not None) / 4)
+    assert full.value("nll", unit, 60, "pass@1", Scope(macro=True)) == pytest.approx(whole)
+    assert full.value("nll", unit, 60, "pass@1", Scope(temperature="0.6")) == pytest.approx(
+        level("nll", 1, 60) + 0.02, abs=1 / 480
+    )
+    assert full.value("nll", unit, 60, "unparsable", Scope(task="synlogic/survo")) == 0.02
+    assert full.value("nll", unit, 60, "pass@1", Scope(task="no such task")) is None
+    assert full.value("nll", unit, 60, "avg@n") == whole
+    scope = Scope(task="tiny/affine_chain")
+    assert full.paired("pear_sequence", 60, "maj@n", scope)[unit] == pytest.approx(
+        (full.value("pear_sequence", unit, 60, "maj@n", scope) or 0)
+        - (full.value("nll", unit, 60, "maj@n", scope) or 0)
+    )
+
+
+def test_outcomes_are_of_the_first_temperature(full: Study) -> None:
+    unit = full.units[2]
+    found = full.outcome_matrix("nll", unit, 60)
+    assert found is not None
+    assert found.correct.shape == (60, 8)
+    assert found.correct.mean() == pytest.approx(full.value("nll", unit, 60, "pass@1"))
+    assert found.problem_ids[:2] == ("p0", "p1")
+    assert found.tasks[:2] == ("tiny/affine_chain", "synlogic/survo")
+    assert (found.of(["p7", "p0"]) == found.correct[[7, 0]]).all()
+    assert found.shares["p7"] == ("synlogic/survo", found.correct[7].mean())
+    assert full.outcome_matrix("pear_token", unit, 60) is None
+
+
+def test_rows_of_outcomes_may_come_in_any_order(tmp_path: Path) -> None:
+    # Problem b is right in its samples 0 and 2, problem a in 1.
+    rows = [("b", 2, True), ("a", 1, True), ("b", 0, True), ("a", 0, False), ("b", 1, False), ("a", 2, False)]
+    path = tmp_path / "outcomes.parquet"
+
+    def write(chosen: list[tuple[str, int, bool]]) -> None:
+        records = [
+            {"problem_id": name, "task": f"t/{name}", "sample": sample, "correct": right}
+            for name, sample, right in chosen
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+
+    write(rows)
+    found = read_outcomes(path)
+    assert (found.problem_ids, found.tasks) == (("b", "a"), ("t/b", "t/a"))
+    assert found.correct.tolist() == [[True, False, True], [False, True, False]]
+    for wrong in (rows[:-1], [*rows, rows[0]]):
+        write(wrong)
+        with pytest.raises(UserError, match="different numbers of samples"):
+            read_outcomes(path)
+
+
+def test_analyses_and_the_rl_signal(full: Study) -> None:
+    unit = full.units[0]
+    assert full.analyses == list(ANALYSES)
+    offline, online = (full.analysis("weight_drift", "nll", unit, step) for step in (0, 60))
+    assert offline is not None
+    assert online is not None
+    assert offline["drift/sparsity"] < online["drift/sparsity"]
+    assert full.analysis("divergence", "nll", unit, 60) is None
+    assert full.analysis("divergence", "direct", unit, 0) is None
+    modules = full.analysis_table("weight_drift", "nll", unit, 0)
+    assert modules is not None
+    assert sum(row["sparsity"] for row in modules) / len(modules) == pytest.approx(offline["drift/sparsity"])
+    assert {row["by"] for row in full.analysis_table("token_weights", "nll", unit, 0, "bins") or []} == {
+        "weight",
+        "distance",
+    }
+    signal = full.rl_signal("direct", unit)
+    assert signal is not None
+    assert signal.correct.shape == (40, 8)
+
+
+def test_a_probe_and_the_arms_that_it_left_behind(full: Study) -> None:
+    assert full.probe is not None
+    assert full.probe["kept"] == ["nll", "pear_sequence", "direct"]
+    assert full.dropped == ["pear_token"]
+    # It has no more than the probe's step, and that is not the last one.
+    assert (full.rl_steps, full.last_rl_step) == ([0, 20, 60], 60)
+    assert full.value("pear_token", full.units[0], 20, "pass@1") is not None
+    assert full.paired("pear_token", 60, "pass@1") == {}
+    # Where they were taken to the end afterwards, nothing is left of that.
+    taken_on = dataclasses.replace(full, probe={"dropped": ["nll"]})
+    assert taken_on.dropped == []
+    # Analyses and the RL signal have steps of their own, and are no evaluations.
+    assert len(full.evaluations()) == 3 * (1 + 3 + 3 + 2 + 3)
+
+
+def test_confounds_stand_side_by_side(full: Study) -> None:
+    rows = {row.title: row.values for row in confound_rows(full)}
+    norm = rows["Update norm of SFT"]["nll"]
+    assert norm is not None
+    assert (norm.value, norm.n) == (2.5, 3)
+    assert rows["Update norm of SFT"]["direct"] is None
+    kl = rows["KL to the base after SFT"]["pear_sequence"]
+    values = [full.analysis("divergence", "pear_sequence", unit, 0) or {} for unit in full.units]
+    assert kl is not None
+    assert kl.value == pytest.approx(sum(entry["divergence/forward_kl"]["value"] for entry in values) / 3)
+    to_start = rows["KL to the start, in RL"]["nll"]
+    assert to_start is not None
+    # Logged as 0.002 x step, and the last tenth of four steps is the last.
+    assert to_start.value == pytest.approx(0.008)
+    assert {"Groups without variance, in RL", "Truncated completions, in RL"} <= set(rows)
+    assert {"Completion length, evaluated after SFT", "Truncated, evaluated after RL step 60"} <= set(rows)
+    table = confound_table(full)
+    assert list(table.columns) == ["quantity", "unit", *full.arms]
+    assert "n = 3" in table.caption
+
+
+def test_calibration_trajectories_are_no_data_of_sft(full: Study) -> None:
+    assert [buffer.trajectories for buffer in buffers(full)] == [1200]
+    assert [buffer.trajectories for buffer in calibration_buffers(full)] == [269]
+
+
+def test_places_are_within_the_report_or_whole(full: Study, tmp_path: Path) -> None:
+    node = full.nodes[0]
+    assert full.place(node) == "runs/collect-0"
+    assert dataclasses.replace(full, directory=tmp_path).place(node) == str(node.directory)

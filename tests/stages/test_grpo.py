@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pear.errors import UserError
-from pear.runs import partial_path, read_manifest
+from pear.runs import SCRATCH, partial_path, read_manifest
 from pear.stages import grpo
 from pear.stages.grpo import GrpoConfig
 from pear.training import grpo_callbacks
@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, model, tmp_path, monke
         patch.setattr("pear.training.grpo.StepSeed", Kill)
         with pytest.raises(KilledError):
             grpo.run(config)
-    training = partial_path(config.output_dir) / "training"
+    training = partial_path(config.output_dir) / SCRATCH
     assert (training / "checkpoint-3").is_dir() == (killed_at == 4)
     grpo.run(config)
     assert files_of(config.output_dir) == files_of(finished)

@@ -13,7 +13,7 @@ from pear.data.buffer import BufferManifest, BufferWriter
 from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
 from pear.errors import UserError
 from pear.objectives import OBJECTIVES
-from pear.runs import Run, read_manifest
+from pear.runs import SCRATCH, Run, read_manifest
 from pear.stages.sft import VERSION, SftConfig, run
 from tests.training.sft_fixtures import (
     EOS,
@@ -98,7 +98,7 @@ def test_a_run_writes_a_loadable_model_and_its_metrics(trained: Path, inputs: di
     assert results["update/norm"] == pytest.approx(float(torch.stack(changes).sum().sqrt()), rel=1e-9)
     assert results["update/norm"] > 0.1
     left = {path.name for path in trained.iterdir()}
-    assert not left & {"checkpoints", "training_args.bin", "optimizer.pt", "progress.json"}
+    assert not left & {SCRATCH, "training_args.bin", "optimizer.pt", "progress.json"}
 
 
 def test_the_numbers_are_those_of_this_version(trained: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_run_killed_in_training_goes_on_to_equal_files(
         with pytest.raises(KeyboardInterrupt):
             run(config)
     partial = tmp_path / "run.partial"
-    assert sorted(path.name for path in (partial / "checkpoints").glob("checkpoint-*")) == [
+    assert sorted(path.name for path in (partial / SCRATCH).glob("checkpoint-*")) == [
         "checkpoint-4",
         "checkpoint-8",
     ]
@@ -159,7 +159,7 @@ def test_a_run_killed_after_training_goes_on_to_equal_files(
         patched.setattr("pear.stages.sft._write_metrics", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config)
-    assert (tmp_path / "run.partial" / "checkpoints" / "checkpoint-12" / "COMPLETE").is_file()
+    assert (tmp_path / "run.partial" / SCRATCH / "checkpoint-12" / "COMPLETE").is_file()
     assert files(run(config)) == files(trained)
 
 

@@ -29,10 +29,10 @@ def _no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that torch is not imported to count them
 
 
-def execute(nodes: list[Node], study_dir: Path, slots: int = 2, threads: int = 1) -> Outcome:
+def execute(nodes: list[Node], study_dir: Path, slots: int = 2, threads: int = 1, **options: Any) -> Outcome:
     machine = Machine(slots=slots, threads=threads)
     return Executor(
-        nodes=nodes, stages=STAGES, study_dir=study_dir, machine=machine, display=LineDisplay(), preload=()
+        nodes=nodes, stages=STAGES, study_dir=study_dir, machine=machine, display=LineDisplay(), preload=(), **options
     ).run()
 
 
@@ -83,6 +83,25 @@ def test_the_longest_chain_starts_first(scripted: Scripted, tmp_path: Path) -> N
     execute([single, first, second], tmp_path, slots=1)
     assert facts(first)["began"] < facts(second)["began"]
     assert facts(first)["began"] < facts(single)["began"]
+
+
+def test_an_analysis_waits_for_the_last_slot(scripted: Scripted, tmp_path: Path) -> None:
+    first = scripted("first")
+    analysis = scripted("analysis", after=(first,), role="analysis")
+    chain = [scripted("rl", after=(first,))]
+    chain.append(scripted("evaluation", after=(chain[0],)))
+    execute([first, analysis, *chain], tmp_path, slots=1)
+    assert facts(analysis)["began"] > facts(chain[-1])["ended"]
+
+
+def test_what_was_given_up_is_not_tried_again(scripted: Scripted, tmp_path: Path) -> None:
+    bad, other = scripted("bad"), scripted("other")
+    after = scripted("after", after=(bad,))
+    failure = {bad.id: {"error": "broken", "log": "logs/bad.log"}}
+    outcome = execute([bad, after, other], tmp_path, given_up=failure)
+    assert outcome == Outcome(ran=1, reused=0, failures=failure, blocked=(after.id,))
+    assert not bad.complete
+    assert json.loads((tmp_path / "failures.json").read_text()) == failure
 
 
 def test_a_second_run_does_nothing(scripted: Scripted, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pear.study.graph import Node, in_order, path_lengths, remaining_seconds, typical_durations
+from pear.study.graph import Node, in_order, path_lengths, remaining_seconds, start_order, typical_durations
 
 Scripted = Callable[..., Node]
 
@@ -33,6 +33,26 @@ def test_an_unknown_stage_counts_as_the_longest_known(scripted: Scripted) -> Non
     node = scripted("a")
     assert path_lengths([node], {"grpo": 7.0, "sft": 3.0}) == {node.id: 7.0}
     assert path_lengths([node], {}) == {node.id: 1.0}
+
+
+def test_analyses_start_last_and_bring_nothing_forward(scripted: Scripted) -> None:
+    read = scripted("read")
+    long = scripted("long")
+    analyses = [scripted("analysis_0", after=(read,), role="analysis")]
+    for number in range(1, 4):
+        analyses.append(scripted(f"analysis_{number}", after=(analyses[-1],), role="analysis"))
+    nodes = [*analyses, read, long, scripted("after_long", after=(long,)), scripted("shared", role="rl_signal")]
+    order = start_order(nodes, {"scripted": 2.0, "scripted analysis": 5.0})
+    names = [node.config.name for node in sorted(nodes, key=lambda node: order[node.id])]
+    # Without its analyses `read` is the shorter chain; among what comes last, long chains are first again.
+    assert names[:3] == ["long", "read", "after_long"]
+    assert names[3:7] == [f"analysis_{number}" for number in range(4)]
+    assert names[7:] == ["shared"]
+
+
+def test_kinds_tell_apart_what_takes_longer(scripted: Scripted) -> None:
+    kinds = [scripted("a", role=role).kind for role in ("eval", "grpo", "probe", "calibration", "rl_signal")]
+    assert kinds == ["scripted", "scripted", "scripted probe", "scripted calibration", "scripted rl_signal"]
 
 
 @pytest.mark.parametrize(("slots", "seconds"), [(1, 40.0), (2, 20.0), (3, 20.0), (4, 10.0)])

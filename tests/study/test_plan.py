@@ -10,47 +10,9 @@ import pytest
 from pear.errors import UserError
 from pear.study.config import StudyConfig, merged
 from pear.study.graph import Node
-from pear.study.plan import Plan, derived_seed, make_plan
-
-
-def make_model(directory: Path, content: str = "weights") -> Path:
-    directory.mkdir(parents=True)
-    (directory / "config.json").write_text("{}")
-    (directory / "model.safetensors").write_text(content)
-    return directory
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A directory with the models base_0, base_1 and behavior; planning only reads their bytes."""
-    root = tmp_path / "models"
-    for name in ("base_0", "base_1", "behavior"):
-        make_model(root / name, name)
-    return root
-
-
-@pytest.fixture
-def values(models: Path) -> dict[str, Any]:
-    task = {"task": "tiny/affine_chain", "level": "n4"}
-    return {
-        "name": "test",
-        "base": f"{models}/base_{{seed}}",
-        "behavior": {"model": f"{models}/behavior", "sampling": {"max_tokens": 32}},
-        "tasks": {
-            "sft": [{**task, "split": "sft", "size": 8}],
-            "rl": [{**task, "split": "rl", "size": 8}],
-            "eval": [{**task, "split": "eval", "size": 8}],
-        },
-        "arms": {
-            "nll": {"objective": "nll"},
-            "pear_token": {"objective": "pear_token", "objective_kwargs": {"gamma": 0.9}},
-            "direct": None,
-        },
-        "seeds": [0, 1],
-        "sft": {"trainer": {"max_steps": 4, "learning_rate": "3e-3"}},
-        "rl": {"steps": 6, "prompts_per_step": 4, "group_size": 4, "max_completion_tokens": 32},
-        "evaluate": {"samples": 4, "k": [1, 4], "max_tokens": 32, "at_rl_steps": [2]},
-    }
+from pear.study.nodes import derived_seed
+from pear.study.plan import Plan, make_plan
+from tests.study.conftest import make_model
 
 
 def plan_of(values: dict[str, Any], tmp_path: Path) -> Plan:
@@ -175,7 +137,7 @@ def test_what_changes_a_key_and_what_does_not(values: dict[str, Any], tmp_path: 
     # The buffer, the bases' evaluations, and the arm without SFT do not depend on SFT.
     assert kept(sft={"trainer": {"learning_rate": 1e-3}}) == {"collect": 1, "grpo": 2, "evaluate": 6}
     assert kept(rl={"steps": 7}) == {"collect": 1, "sft": 4, "evaluate": 6}
-    assert kept(evaluate={"samples": 5}) == {"collect": 1, "sft": 4, "grpo": 6}
+    assert kept(evaluate={"samples": 9}) == {"collect": 1, "sft": 4, "grpo": 6}
     assert kept(behavior={"sampling": {"seed": 1}}) == {"grpo": 2, "evaluate": 6}
     (models / "base_0" / "model.safetensors").write_text("other weights")
     assert kept() == {"collect": 1, "sft": 2, "grpo": 3, "evaluate": 9}
@@ -276,7 +238,7 @@ EVAL = {"task": "tiny/affine_chain", "level": "n4", "split": "eval", "size": 8}
         ({"rl": {"steps": None}}, "rl.steps: expected a number of steps, got None."),
         ({"evaluate": {"at_rl_steps": [2, 7]}}, "evaluate.at_rl_steps: 7 is not in 1..6 (rl.steps)."),
         ({"evaluate": {"at_rl_steps": 2}}, "evaluate.at_rl_steps: expected a list of steps, such as [20, 60], got 2."),
-        ({"evaluate": {"k": [8]}}, "evaluate: k: pass@8 needs as many samples"),
+        ({"evaluate": {"k": [8]}}, "evaluate: k: pass@8 needs at least 16 samples"),
         ({"machine": {"slots": 0}}, "machine.slots"),
     ],
 )

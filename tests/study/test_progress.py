@@ -1,5 +1,6 @@
 """What a running study shows."""
 
+import dataclasses
 import io
 
 from rich.console import Console
@@ -33,6 +34,11 @@ def test_the_table_names_what_runs_and_what_is_left() -> None:
 def test_time_left_is_not_made_up() -> None:
     unknown = Snapshot(running=SNAPSHOT.running, stages={}, failed=0, blocked=0, elapsed=1.0, remaining=None)
     assert summary(unknown) == "0 of 0 done, 1 s elapsed, time left: not known yet"
+
+
+def test_the_time_of_analyses_that_nobody_has_seen_is_left_open() -> None:
+    partly = dataclasses.replace(SNAPSHOT, then_analyses=True)
+    assert summary(partly).endswith("about 7 min left, then analyses")
 
 
 def test_durations_and_amounts() -> None:

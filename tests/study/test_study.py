@@ -53,10 +53,10 @@ def small_study() -> dict[str, Any]:
     }
 
 
-def start(values: dict[str, Any], tmp_path: Path) -> "subprocess.Popen[str]":
+def start(values: dict[str, Any], tmp_path: Path, *options: str) -> "subprocess.Popen[str]":
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "pear", "study", str(recipe), "--output-dir", str(tmp_path / "study")]
+    command = [sys.executable, "-m", "pear", "study", str(recipe), "--output-dir", str(tmp_path / "study"), *options]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -104,6 +104,67 @@ def test_a_study_is_stopped_goes_on_survives_a_bad_arm_and_does_nothing_twice(tm
     assert "14 stages, 14 of them finished already." in text
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == written
     assert not (study_dir / "failures.json").exists()
+
+
+def probed_study() -> dict[str, Any]:
+    """Three arms on shipped models, analyzed; two of four steps of RL choose between them."""
+    n4 = {"task": "tiny/affine_chain", "level": "n4"}
+    return {
+        "name": "probed",
+        "base": "pear:affine_chain/base_{seed}",
+        "behavior": {"model": "pear:affine_chain/behavior", "sampling": {"max_tokens": 48}},
+        "tasks": {
+            "sft": [{**n4, "split": "sft", "size": 32}],
+            "rl": [{**n4, "split": "rl", "size": 8}],
+            "eval": [{**n4, "split": "eval", "size": 16}],
+        },
+        "arms": {"nll": {"objective": "nll"}, "pear_token": {"objective": "pear_token"}, "direct": None},
+        "seeds": [1],
+        "sft": {"trainer": {"max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": "1.5e-3"}},
+        "rl": {"steps": 4, "prompts_per_step": 4, "group_size": 4, "max_completion_tokens": 48, "beta": 0.0},
+        "evaluate": {"samples": 4, "k": [1], "max_tokens": 48},
+        "probe": {"share": 0.5},
+        "analyze": {
+            "calibration": {"problems": [{**n4, "split": "dev", "size": 8}]},
+            "rl_signal_problems": 4,
+            "settings": {"gradient_rotation": {"steps": 1}},
+        },
+    }
+
+
+@pytest.mark.slow
+def test_a_probed_study_is_analyzed_and_reported(tmp_path: Path) -> None:
+    study_dir = tmp_path / "study"
+    study = start(probed_study(), tmp_path, "--probe")
+    _, text = study.communicate(timeout=240)
+    assert study.returncode == 0, text
+    choice = json.loads((study_dir / "probe.json").read_text())
+    assert choice["steps"] == 2
+    assert set(choice["scores"]) == {"nll", "pear_token", "direct"}
+    assert "nll" in choice["kept"]
+    assert len(choice["kept"]) >= 2
+    assert f"The probe keeps {choice['kept'][0]} (" in text
+
+    found = {}
+    plan = json.loads((study_dir / "plan.json").read_text())
+    for node in plan["nodes"]:
+        for use in node["uses"]:
+            metrics = study_dir / node["dir"] / "metrics.json"
+            if use["role"] in ("analysis", "rl_signal"):
+                found[use["arm"], use.get("analysis", "rl_signal"), use["rl_step"]] = json.loads(metrics.read_text())
+    after_sft = {("weight_drift", 0), ("divergence", 0), ("token_weights", 0), ("gradient_rotation", 0)}
+    for arm in ("nll", "pear_token", "direct"):
+        planned = {("weight_drift", 4), ("rl_signal", 0)} | (after_sft if arm != "direct" else set())
+        assert {(name, step) for of, name, step in found if of == arm} == (planned if arm in choice["kept"] else set())
+    assert found["nll", "weight_drift", 4]["drift/update_norm"] > 0
+    assert found["nll", "divergence", 0]["divergence/forward_kl"]["value"] > 0
+    assert found["nll", "rl_signal", 0]["num_samples"] == 4
+    assert (study_dir / "report.html").is_file()
+
+    study = start(probed_study(), tmp_path, "--probe")
+    _, text = study.communicate(timeout=60)
+    assert study.returncode == 0, text
+    assert f"{len(plan['nodes'])} stages, {len(plan['nodes'])} of them finished already." in text
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ def check(name: str, problem: Problem, completion: str) -> Verdict:
     assert problem.to_json() == before
     assert verdict.correct == (verdict.reason == "")
     assert verdict.well_formed or not verdict.correct
+    assert verdict.accurate or not verdict.correct
     assert verdict.well_formed == (verdict.answer is not None)
     return verdict
 
@@ -95,6 +96,10 @@ def test_near_misses_are_refused(name: str, level: str) -> None:
         for answer in NEAR_MISSES[name](problem):
             verdict = check(name, problem, in_tags(answer))
             assert not verdict.correct, (problem, answer)
+            # Only there is the box a part of the format.
+            right = name == "maths/gsm8k" and answer == problem.state["gold"]
+            for completion in (in_tags(answer), answer, f"<think> x </think> {answer}", f"<answer> {answer} </answer>"):
+                assert TASKS[name].verify(problem, completion).accurate == right, completion
 
 
 def without_answer(gold: str) -> list[str]:
@@ -135,6 +140,18 @@ def outside_tags(gold: str) -> list[str]:
         f"< think > x < /think > < answer > {gold} < /answer >",
         in_tags(gold).replace("<", "\N{FULLWIDTH LESS-THAN SIGN}").replace(">", "\N{FULLWIDTH GREATER-THAN SIGN}"),
     ]
+
+
+@over_levels
+def test_a_right_answer_is_accurate_whatever_the_tags(name: str, level: str) -> None:
+    for problem in problems(name, level):
+        others = [answer for answer in NEAR_MISSES[name](problem) if answer != problem.state.get("gold")]
+        begun = [f"<think> x <answer> {problem.answer} </answer>", f"<answer> {problem.answer} </answer> so <answer>"]
+        for completion in (*outside_tags(problem.answer)[:-3], *begun):
+            assert check(name, problem, completion).accurate, completion
+            assert not check(name, problem, f"{completion} <answer> {others[0]} </answer>").accurate, completion
+        for completion in ("", "<think>", in_tags(""), f"<think> {problem.state} </think>", "<answer>", "</answer>"):
+            assert not check(name, problem, completion).accurate, completion
 
 
 @over_levels

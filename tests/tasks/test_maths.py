@@ -15,7 +15,7 @@ import pytest
 
 from pear.tasks import TASKS
 from pear.tasks.maths import verifier
-from pear.tasks.maths.answers import compare_plain, extract_boxed, plain_number
+from pear.tasks.maths.answers import compare_plain, extract_boxed, plain_number, voting_text
 from pear.tasks.maths.verifier import AnswerPool, compare_answers
 from pear.tasks.problems import ProblemSet, load_problems
 
@@ -310,6 +310,49 @@ def test_equal_answers_vote_together() -> None:
     problem = TASK.read([{"question": "?", "answer": "1,200"}], origin="row")[0]  # type: ignore[union-attr]
     texts = ["1200", "1,200", r"\$1200.00", "1200."]
     assert {TASK.verify(problem, rf"\boxed{{{text}}}").answer for text in texts} == {"1200"}
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["(1, \\frac{1}{2})", "( 1,\\frac12 )", r"\left(1 ,\, \dfrac{1}{2}\right)", r"(1,\tfrac 1 2)"],
+        ["x - 1", "x-1", r"x\! -\; 1"],
+        ["4 2"],
+        ["42", "42.0", r"\$42"],
+        ["4. 2"],
+        ["4.2"],
+        [r"\leftarrow", r" \leftarrow "],
+        ["arrow"],
+        [r"\text{two words}", r"\text{ two words }"],
+        [r"\text{twowords}"],
+    ],
+)
+def test_votes_ignore_how_an_answer_is_set_and_nothing_else(texts: list[str]) -> None:
+    (form,) = {voting_text(text.strip()) for text in texts}
+    assert voting_text(form) == form
+    others = {voting_text(text) for text in ("42", "4 2", "4.2", "4. 2", "x-1", r"\leftarrow", "arrow")}
+    assert len(others) == 7
+
+
+@pytest.mark.parametrize(
+    ("completion", "accurate", "well_formed"),
+    [
+        (r"<think> \boxed{41} so \boxed{42}", True, False),
+        (r"<think> \boxed{42} so \boxed{41}", False, False),
+        (r"<think> \boxed{42} </think> \boxed{41}", False, True),
+        (r"<think> x </think> <answer> 42 </answer>", True, False),
+        (r"<think> x </think> <answer> $42.00$ </answer>", True, False),
+        (r"<think> 42 </think> <answer> The answer is 42. </answer>", False, False),
+        (r"<think> 42", False, False),
+        (r"<think> x </think> \boxed{} <answer> 42 </answer>", True, False),
+        (r"<think> \boxed{ </think> \boxed{42} }", True, True),
+    ],
+)
+def test_accuracy_and_format_apart(completion: str, accurate: bool, well_formed: bool) -> None:
+    problem = TASK.read([{"question": "?", "answer": "42"}], origin="row")[0]  # type: ignore[union-attr]
+    verdict = TASK.verify(problem, completion)
+    assert (verdict.accurate, verdict.well_formed) == (accurate, well_formed)
+    assert verdict.correct == (accurate and well_formed)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, TrainerCallback
 
 from pear.data.rendering import load_tokenizer, render_prompt, stop_token_ids
 from pear.errors import UserError
-from pear.training.checkpoints import COMPLETE
+from pear.training.checkpoints import COMPLETE, damage
 from pear.training.grpo import (
     check_reference,
     grpo_arguments,
@@ -15,7 +15,7 @@ from pear.training.grpo import (
     prompt_dataset,
     prompt_order,
 )
-from pear.training.grpo_callbacks import checkpoint_callbacks, remove_training_state
+from pear.training.grpo_callbacks import TRAINING_STATE, checkpoint_callbacks, remove_training_state
 from pear.training.grpo_log import SIGNALS, grpo_log, write_metrics
 from tests.training.grpo_fixtures import PROBLEMS, save_solver
 
@@ -190,7 +190,9 @@ class TestTraining:
         assert (training / "checkpoint-2" / COMPLETE).is_file()
         assert (training / "checkpoint-2" / "optimizer.pt").is_file()
         kept = {path.name for path in (training / "checkpoint-1").iterdir()}
-        assert not kept & {COMPLETE, "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"}
+        assert not kept & {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"}
+        assert damage(training / "checkpoint-1") is not None, "nobody resumes from it"
+        assert damage(training / "checkpoint-1", TRAINING_STATE) is None, "but its model is known to be whole"
         AutoModelForCausalLM.from_pretrained(training / "checkpoint-1")
 
     def test_the_generation_configuration_is_left_as_it_was(self, trained, models) -> None:

@@ -12,7 +12,14 @@ from trl import SFTConfig
 from pear.errors import UserError
 from pear.objectives import OBJECTIVES
 from pear.training import PearConfig, PearTrainer
-from pear.training.checkpoints import COMPLETE, CompleteCheckpoint, checkpoint_to_resume, latest_complete_checkpoint
+from pear.training.checkpoints import (
+    COMPLETE,
+    CompleteCheckpoint,
+    checkpoint_to_resume,
+    latest_complete_checkpoint,
+    mark_complete,
+    remove_incomplete,
+)
 from pear.training.sft_data import checked_trajectories
 from pear.training.trainer_arguments import checked_arguments, hashed_trainer_values
 from tests.training.sft_fixtures import build_model, build_rows, build_tokenizer, pear_trainer
@@ -183,17 +190,46 @@ def test_only_complete_checkpoints_are_resumed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no complete checkpoint"):
         checkpoint_to_resume(True, tmp_path)
     for step in (5, 10):
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"state")
+        mark_complete(tmp_path / f"checkpoint-{step}")
     assert checkpoint_to_resume(True, tmp_path) == tmp_path / "checkpoint-10"
     with pytest.raises(UserError, match="not a complete checkpoint"):
         checkpoint_to_resume(tmp_path / "checkpoint-20", tmp_path)
     assert checkpoint_to_resume(None, tmp_path) is None
 
 
+@pytest.mark.parametrize("what", ["cut short", "gone", "changed", "COMPLETE cut short"])
+def test_a_checkpoint_whose_files_are_not_those_that_were_saved_does_not_count(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"state")
+        mark_complete(tmp_path / f"checkpoint-{step}")
+    file = tmp_path / "checkpoint-10" / (COMPLETE if what.startswith(COMPLETE) else "optimizer.pt")
+    if what == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"stare" if what == "changed" else file.read_bytes()[:3])
+    assert latest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    assert "checkpoint-10: left out, since its " in capsys.readouterr().err
+    with pytest.raises(UserError, match="checkpoint-10: not a complete checkpoint"):
+        checkpoint_to_resume(tmp_path / "checkpoint-10", tmp_path)
+    remove_incomplete(tmp_path, tmp_path / "checkpoint-5")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+def test_a_model_without_its_optimizer_never_counts(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    args = PearConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, save_only_model=True)
+    CompleteCheckpoint().on_save(args, TrainerState(global_step=5), TrainerControl())
+    assert latest_complete_checkpoint(tmp_path) is None
+
+
 def test_checkpoints_beyond_the_start_of_training_are_distrusted(tmp_path: Path) -> None:
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+        mark_complete(tmp_path / f"checkpoint-{step}")
     args = PearConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
     CompleteCheckpoint().on_train_begin(args, TrainerState(global_step=5), TrainerControl())
     assert latest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-5"

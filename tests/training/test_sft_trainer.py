@@ -265,6 +265,25 @@ def test_resume_equals_unbroken(tmp_path: Path) -> None:
         assert logged(resumed, key) == logged(unbroken, key)
 
 
+@pytest.mark.parametrize("stopped_after", [5, 7])
+def test_resume_between_two_logs_and_at_the_end_equals_unbroken(tmp_path: Path, stopped_after: int) -> None:
+    """Four steps an epoch, seven of them: `Trainer` would lose the log of steps 4 and 5, and do an eighth step."""
+    config: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5, "logging_steps": 3, "max_steps": 7}
+    rows = build_rows(16)
+    unbroken = pear_trainer(tmp_path / "unbroken", rows, **config)
+    unbroken.train()
+    broken = pear_trainer(tmp_path / "broken", rows, **config)
+    broken.train()
+    if stopped_after == 5:
+        (tmp_path / "broken" / "checkpoint-7" / COMPLETE).unlink()
+    resumed = pear_trainer(tmp_path / "broken", rows, **config)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 7
+    assert torch.equal(parameters(resumed), parameters(unbroken))
+    for key in ("loss", "num_tokens", "entropy", "loss/nll", "weights/mean"):
+        assert logged(resumed, key) == logged(unbroken, key)
+
+
 def test_every_objective_sees_the_same_batches_in_the_same_order(tmp_path: Path) -> None:
     orders = []
     for objective, seed in (("nll", 3), ("pear_token", 3), ("nll", 4)):

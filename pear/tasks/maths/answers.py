@@ -3,7 +3,7 @@ r"""Mathematical answers as text: the last `\boxed{}` after the reasoning, and p
 import re
 from fractions import Fraction
 
-from pear.tasks.answers import Extracted
+from pear.tasks.answers import Extracted, lenient_answer
 
 MAX_ANSWER = 1000
 _TOKEN = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
@@ -14,6 +14,10 @@ _PLAIN = re.compile(
     r"(?:\.(?P<decimals>\d*))?",
     re.ASCII,
 )
+_SETTING = re.compile(r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[,;:! ]")
+_SHORT_FRACTION = re.compile(r"\\frac\s*(\d)\s*(\d)", re.ASCII)
+# Between letters or digits a space means something, and beside a point it may: 4 2 is not 42, nor is 4. 2 just 4.2.
+_BESIDE_SIGNS = re.compile(r"\s*([^\w\s.])\s*")
 _TWO_NUMBERS = re.compile(r"\d\s+[+-]?\d+(?![\d/])", re.ASCII)
 # math-verify rounds to six decimals: plain numbers further apart than this are different for it too.
 _SURELY_DIFFERENT = Fraction(1, 100_000)
@@ -35,7 +39,31 @@ def extract_boxed(completion: str) -> Extracted:
     before, end, after = completion.partition("</think>")
     if "<think>" in (after if end else before):
         return Extracted(None, "the reasoning has no end")
-    answer = _last_box(after if end else before)
+    return _content(_last_box(after if end else before))
+
+
+def lenient_boxed(completion: str) -> str | None:
+    r"""The content of the last balanced `\boxed{}` of a completion, wherever the reasoning begins and ends, or None.
+
+    It is what `extract_boxed` reads wherever that reads anything.
+
+    >>> lenient_boxed(r"<think> So \boxed{42}, I am sure")
+    '42'
+    """
+    strict = extract_boxed(completion).answer
+    return strict if strict is not None else _content(_last_box(completion)).answer
+
+
+def unboxed_answer(completion: str) -> str | None:
+    r"""What stands where an answer without `\boxed{}` would (`lenient_answer`), or None.
+
+    >>> unboxed_answer("<think> 6 * 7 </think> <answer> $42$ </answer>")
+    '42'
+    """
+    return _content(lenient_answer(completion)).answer
+
+
+def _content(answer: str | None) -> Extracted:
     if answer is None:
         return Extracted(None, r"no \boxed{} after the reasoning")
     answer = answer.strip().strip("$").strip()
@@ -100,5 +128,20 @@ def compare_plain(gold: str, answer: str) -> bool | None:
 
 
 def canonical_text(answer: str) -> str:
-    """An answer as text for majority votes: plain numbers in one form, other text as it is."""
+    """A gold answer as text: plain numbers in one form, other text as it is."""
     return plain_number(answer) or answer
+
+
+def voting_text(answer: str) -> str:
+    r"""An answer as text for majority votes: plain numbers in one form, other LaTeX without what only sets it.
+
+    Sizes of brackets, styles and short forms of fractions and spaces beside signs are dropped. It reads right and wrong
+    answers alike; expressions that are equal by algebra (`2x` and `x + x`) keep votes of their own.
+
+    >>> voting_text("1,200.0"), voting_text(r"\left( \dfrac12 , x \right)")
+    ('1200', '(\\frac{1}{2},x)')
+    """
+    if (number := plain_number(answer)) is not None:
+        return number
+    text = _SETTING.sub(" ", answer).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    return _BESIDE_SIGNS.sub(r"\1", _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)).strip()

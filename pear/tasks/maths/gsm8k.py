@@ -3,10 +3,20 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pear.errors import UserError
-from pear.tasks.maths.answers import MAX_ANSWER, canonical_text, compare_plain, extract_boxed
+from pear.tasks.answers import Extracted
+from pear.tasks.maths.answers import (
+    MAX_ANSWER,
+    canonical_text,
+    compare_plain,
+    extract_boxed,
+    lenient_boxed,
+    unboxed_answer,
+    voting_text,
+)
 from pear.tasks.maths.verifier import compare_answers
 from pear.tasks.protocol import FileTask, Problem, Verdict
 
@@ -14,6 +24,15 @@ _INSTRUCTION = (
     "Solve the problem step by step. Put your reasoning inside <think> </think> tags, and then your final answer "
     r"inside \boxed{}."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """An answer beside the right one: as the format asks for it, and wherever a box stands."""
+
+    gold: str
+    strict: Extracted
+    lenient: str | None
 
 
 class Gsm8k(FileTask):
@@ -45,17 +64,17 @@ class Gsm8k(FileTask):
         return self.verify_many([problem], [completion])[0]
 
     def verify_many(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-        found = [extract_boxed(completion) for completion in completions]
-        pairs = [
-            None if item.answer is None else (problem.state["gold"], item.answer)
-            for problem, item in zip(problems, found, strict=True)
+        given = [
+            _Given(gold=problem.state["gold"], strict=extract_boxed(completion), lenient=lenient_boxed(completion))
+            for problem, completion in zip(problems, completions, strict=True)
         ]
-        equal: dict[tuple[str, str], bool | None] = {pair: compare_plain(*pair) for pair in pairs if pair is not None}
+        pairs = [(item.gold, item.lenient) for item in given if item.lenient is not None]
+        equal = {pair: compare_plain(*pair) for pair in pairs}
         unknown = [pair for pair, value in equal.items() if value is None]
         equal.update(zip(unknown, compare_answers(unknown), strict=True))
         return [
-            _malformed(item.reason) if pair is None else _verdict(pair[1], equal[pair])
-            for item, pair in zip(found, pairs, strict=True)
+            _verdict(item, None if item.lenient is None else equal[item.gold, item.lenient], completion)
+            for item, completion in zip(given, completions, strict=True)
         ]
 
     def canonical(self, problem: Problem) -> str:
@@ -109,10 +128,13 @@ def _columns(row: dict[str, Any]) -> str:
     return ", ".join(f"'{name}'" for name in row) or "none"
 
 
-def _malformed(reason: str) -> Verdict:
-    return Verdict(correct=False, well_formed=False, reason=reason)
-
-
-def _verdict(answer: str, equal: bool | None) -> Verdict:
+def _verdict(given: _Given, equal: bool | None, completion: str) -> Verdict:
+    """`equal` is about the lenient reading, which is the strict one wherever there is a strict one."""
+    if given.strict.answer is None:
+        # Without a box, plain numbers and equal text alone: math-verify finds answers in whole sentences.
+        unboxed = unboxed_answer(completion) if given.lenient is None else None
+        accurate = bool(equal) or (unboxed is not None and compare_plain(given.gold, unboxed) is True)
+        return Verdict(correct=False, well_formed=False, reason=given.strict.reason, accurate=accurate)
     reason = "the answer is another" if equal is False else "the answer could not be checked in time"
-    return Verdict(correct=bool(equal), well_formed=True, reason="" if equal else reason, answer=canonical_text(answer))
+    text = voting_text(given.strict.answer)
+    return Verdict(correct=bool(equal), well_formed=True, reason="" if equal else reason, answer=text)

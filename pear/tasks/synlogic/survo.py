@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from pear.tasks.answers import INSTRUCTION, extract_answer, parse_json
+from pear.tasks.answers import INSTRUCTION, judge, parse_json
 from pear.tasks.protocol import GeneratedTask, Problem, Verdict
 
 Grid = list[list[int | None]]
@@ -37,6 +37,7 @@ class Survo(GeneratedTask):
     name = "synlogic/survo"
     levels = tuple(_LEVELS)
     source = "the rules of SynLogic's task `survo` (arXiv 2505.19641); generator and verifier are this package's"
+    many_solutions = True
 
     def generate(self, seed: int, level: str) -> Problem:
         knobs = _LEVELS[level]
@@ -62,16 +63,13 @@ class Survo(GeneratedTask):
         )
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        extracted = extract_answer(completion)
-        if extracted.answer is None:
-            return Verdict(correct=False, well_formed=False, reason=extracted.reason)
         matrix: Grid = problem.state["matrix"]
-        try:
-            filled = _integer_matrix(extracted.answer, rows=len(matrix), columns=len(matrix[0]))
-        except ValueError as error:
-            return Verdict(correct=False, well_formed=False, reason=str(error))
-        reason = _broken_rule(matrix, problem.state["numbers"], filled)
-        return Verdict(correct=not reason, well_formed=True, reason=reason, answer=json.dumps(filled))
+
+        def check(answer: str) -> tuple[str, str]:
+            filled = _integer_matrix(answer, rows=len(matrix), columns=len(matrix[0]))
+            return json.dumps(filled), _broken_rule(matrix, problem.state["numbers"], filled)
+
+        return judge(completion, check)
 
     def canonical(self, problem: Problem) -> str:
         """What swapping rows, swapping columns and transposing leave alone: each line's numbers, blanks and sum."""

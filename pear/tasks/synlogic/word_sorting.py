@@ -6,7 +6,7 @@ import re
 import string
 from dataclasses import dataclass
 
-from pear.tasks.answers import INSTRUCTION, extract_answer, parse_json
+from pear.tasks.answers import INSTRUCTION, judge, parse_json
 from pear.tasks.protocol import GeneratedTask, Problem, Verdict
 
 
@@ -103,20 +103,18 @@ class WordSorting(GeneratedTask):
         )
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        extracted = extract_answer(completion)
-        if extracted.answer is None:
-            return Verdict(correct=False, well_formed=False, reason=extracted.reason)
-        try:
-            found = _read_words(extracted.answer)
-        except ValueError as error:
-            return Verdict(correct=False, well_formed=False, reason=str(error))
         words = problem.state["words"]
-        reason = ""
-        if sorted(found) != sorted(words):
-            reason = "the words are not those to be sorted"
-        elif found != _sorted(words, problem.state["alphabet"], problem.state["descending"]):
-            reason = "the order is wrong"
-        return Verdict(correct=not reason, well_formed=True, reason=reason, answer=", ".join(found))
+
+        def check(answer: str) -> tuple[str, str]:
+            found = _read_words(answer)
+            reason = ""
+            if sorted(found) != sorted(words):
+                reason = "the words are not those to be sorted"
+            elif found != _sorted(words, problem.state["alphabet"], problem.state["descending"]):
+                reason = "the order is wrong"
+            return ", ".join(found), reason
+
+        return judge(completion, check)
 
     def canonical(self, problem: Problem) -> str:
         """The words in usual order, the order of the letters that occur in them, and the direction."""

@@ -4,7 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 
-from pear.tasks.answers import extract_answer
+from pear.tasks.answers import judge
 from pear.tasks.protocol import Problem, Verdict
 
 MODULUS = 11
@@ -71,15 +71,14 @@ def canonical_chain(problem: Problem) -> str:
 
 def verify_final_state(problem: Problem, apply: Map, completion: str) -> Verdict:
     """Right when the answer is the final state, written as one number without sign or leading zeros."""
-    extracted = extract_answer(completion)
-    answer = extracted.answer
-    if answer is None:
-        return Verdict(correct=False, well_formed=False, reason=extracted.reason)
-    if answer not in _STATES:
-        return Verdict(correct=False, well_formed=False, reason=f"the answer is not a state from 0 to {MODULUS - 1}")
-    if answer != str(advance(apply, problem.state["start"], problem.state["operations"])):
-        return Verdict(correct=False, well_formed=True, reason="the final state is another", answer=answer)
-    return Verdict(correct=True, well_formed=True, answer=answer)
+
+    def check(answer: str) -> tuple[str, str]:
+        if answer not in _STATES:
+            raise ValueError(f"the answer is not a state from 0 to {MODULUS - 1}")
+        final = str(advance(apply, problem.state["start"], problem.state["operations"]))
+        return answer, "" if answer == final else "the final state is another"
+
+    return judge(completion, check)
 
 
 _STATES = frozenset(str(value) for value in range(MODULUS))

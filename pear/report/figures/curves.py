@@ -1,16 +1,16 @@
 """What training runs logged: curves over steps, small multiples of them, and their summary over a run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pear.ops.statistics import Interval
-from pear.report.drawing import Panel, arm_styles, few_ticks, shown
-from pear.report.rows import Series, Study
-from pear.report.summaries import Table
-from pear.report.svg import LIGHT, Picture
-from pear.report.verdict import interval_over
+from pear.report.export import ExportTable
+from pear.report.figures.drawing import Panel, arm_styles, few_ticks, muted_first, shown
+from pear.report.figures.svg import LIGHT, Picture
+from pear.report.results.verdict import interval_over
+from pear.report.sources.rows import Series, Study
 
 _MOST_POINTS = 120
 _QUANTILE = re.compile(r"weights/log_weight/q(\d+)$")
@@ -50,11 +50,16 @@ UPDATE_NORM = Metric(
 )
 _TOKENS = "share of the target tokens"
 SFT_METRICS = (
-    Metric(key="loss/nll", title="SFT loss, unweighted", unit="-log p, nats a target token", summary="last tenth"),
+    Metric(
+        key="loss/nll",
+        title="SFT loss, unweighted",
+        unit="\N{MINUS SIGN}log p, nats a target token",
+        summary="last tenth",
+    ),
     Metric(key="weights/mean", title="Mean weight", unit="over target tokens"),
     Metric(key="weights/effective_sample_size", title="Effective sample size", unit=_TOKENS),
     Metric(
-        key="weights/effective_sample_size/between_trajectories",
+        key="weights/trajectory_effective_sample_size",
         title="ESS between trajectories",
         unit="share, at equal distance from the end",
     ),
@@ -106,15 +111,14 @@ def curve(study: Study, role: Role, arm: str, key: str) -> list[CurvePoint]:
     ]
 
 
-def curve_table(study: Study, role: Role, name: str, areas: tuple[str, ...]) -> Table:
-    """All curves of a role whose keys begin with one of `areas`, as CSV."""
-    keys = [key for key in study.logged_keys(role) if key.startswith(areas)]
-    points = [point for key in keys for arm in study.arms for point in curve(study, role, arm, key)]
-    return Table(
+def _curve_data(name: str, title: str, curves: Mapping[str, Sequence[CurvePoint]], of: str = "arm") -> ExportTable:
+    return ExportTable(
         name=name,
-        columns=("metric", "arm", "step", "mean", "lowest", "highest", "units"),
+        title=title,
+        columns=("metric", of, "step", "mean", "lowest", "highest", "units"),
         rows=[
-            (point.metric, point.arm, point.step, point.mean, point.lowest, point.highest, point.units)
+            (point.metric, label, point.step, point.mean, point.lowest, point.highest, point.units)
+            for label, points in curves.items()
             for point in points
         ],
     )
@@ -136,20 +140,27 @@ def curve_figure(study: Study, role: Role, metric: Metric) -> Picture | None:
         x_label="RL step" if role == "grpo" else "SFT step",
         styles={arm: styles[arm] for arm in curves},
     )
-    for index, (arm, points) in enumerate(curves.items()):
+    for index, arm in enumerate(muted_first(styles, curves)):
+        points, muted = curves[arm], styles[arm].muted
         steps = [point.step for point in points]
-        if most > 1:
+        if most > 1 and not muted:
             lows, highs = [point.lowest for point in points], [point.highest for point in points]
             panel.axes.fill_between(steps, lows, highs, color=styles[arm].color, alpha=0.13, linewidth=0)
         gap = max(1, len(steps) // 5)
-        line = {**styles[arm].line(), "markersize": 5, "markevery": (index * gap // len(curves) % gap, gap)}
+        line = styles[arm].line()
+        # A gray line of many has no markers, unless it is a single point.
+        marks = {"marker": ""} if muted and len(steps) > 1 else {"markersize": 5}
+        line |= {**marks, "markevery": (index * gap // len(curves) % gap, gap)}
         panel.axes.plot(steps, [point.mean for point in points], **line)
     _settle_axes(panel, zero=metric.unit.startswith("share"))
-    return panel.finish()
+    return panel.finish(_curve_data(panel.name, metric.title, curves))
 
 
 def quantile_figures(study: Study) -> tuple[list[Picture], list[str]]:
-    """One fan of log-weight quantiles for each arm, and the arms whose weights are all 1."""
+    """One fan of log-weight quantiles for each arm, and the arms whose weights are all 1.
+
+    A crowded study has fans of the arms in color alone; the quantiles of the others are in its table of SFT.
+    """
     quantiles = sorted(
         (int(found.group(1)), key) for key in study.logged_keys("sft") if (found := _QUANTILE.match(key)) is not None
     )
@@ -158,7 +169,7 @@ def quantile_figures(study: Study) -> tuple[list[Picture], list[str]]:
     for index, arm in enumerate(study.arms):
         curves = {level: curve(study, "sft", arm, key) for level, key in quantiles}
         curves = {level: points for level, points in curves.items() if points}
-        if not curves:
+        if not curves or styles[arm].muted:
             continue
         if all(point.mean == 0 for points in curves.values() for point in points):
             constant.append(arm)
@@ -186,7 +197,8 @@ def quantile_figures(study: Study) -> tuple[list[Picture], list[str]]:
             panel.axes.plot(steps, means, color=styles[arm].color, linewidth=width, alpha=alpha, marker=dot)
         panel.axes.axhline(0, color=LIGHT["muted"], linewidth=0.8, linestyle=":")
         _settle_axes(panel, zero=False)
-        pictures.append(panel.finish())
+        by_level = {f"{level}%": curves[level] for level in levels}
+        pictures.append(panel.finish(_curve_data(panel.name, panel.title, by_level, of="tokens below")))
     return pictures, constant
 
 
@@ -198,7 +210,7 @@ def _settle_axes(panel: Panel, *, zero: bool) -> None:
     few_ticks(panel.axes.yaxis)
     low, high = panel.axes.get_ylim()
     if zero:
-        panel.axes.set_ylim(max(low, -0.02), max(high, 0.02))
+        panel.axes.set_ylim(max(low, -0.03 * max(high, 0.02)), max(high, 0.02))
 
 
 def run_summary(study: Study, role: Role, arm: str, metric: Metric) -> Interval | None:
@@ -225,12 +237,18 @@ def summed_up_metrics(study: Study, role: Role) -> list[Metric]:
     return [*(metric for metric in shown_metrics if metric.key in logged), UPDATE_NORM]
 
 
-def summary_table(study: Study, role: Role, name: str, metrics: Sequence[Metric]) -> Table:
-    """Run summaries of every arm as CSV."""
+def summary_table(study: Study, role: Role, name: str, metrics: Sequence[Metric]) -> ExportTable:
+    """Run summaries of every arm."""
     rows = []
     for metric in metrics:
         for arm in study.arms:
             value = run_summary(study, role, arm, metric)
             if value is not None:
-                rows.append((metric.key, metric.summary, arm, value.value, value.low, value.high, value.n))
-    return Table(name=name, columns=("metric", "over_run", "arm", "mean", "low", "high", "units"), rows=rows)
+                rows.append((metric.key, metric.unit, metric.summary, arm, value))
+    return ExportTable(
+        name=name,
+        title="RL in numbers" if role == "grpo" else "SFT in numbers",
+        columns=("metric", "unit", "over the run", "arm", "mean"),
+        rows=rows,
+        note="Means over units.",
+    )

@@ -1,23 +1,30 @@
 """What all figures share: an arm's look, a titled panel with a legend strip, and labels that do not overlap."""
 
+import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pear.report.rows import Study
-from pear.report.svg import LIGHT, SETTINGS, Picture, picture
+from pear.report.figures.svg import LIGHT, SETTINGS, Picture, picture
+from pear.report.results.summaries import ranked
+from pear.report.sources.rows import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
+    from pear.report.export import ExportTable
+
 _HUES = ("blue", "vermillion", "green", "purple", "orange", "sky")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "p")
 _DASHES = ("-", "--", ":")
 _LEGEND_ROW = 0.19
+_KEY = re.compile(r"([A-Za-z]\w*)=")
 LABEL_SIZE = 8
+MOST_LOOKS = 8
+"""Of more arms than this, figures single out some and draw the others in gray."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,7 @@ class ArmStyle:
     hue: str
     marker: str
     dash: str
+    muted: bool = False
 
     @property
     def color(self) -> str:
@@ -35,7 +43,7 @@ class ArmStyle:
 
     def line(self) -> dict[str, Any]:
         """Keyword arguments for a line with markers."""
-        return {
+        look: dict[str, Any] = {
             "color": self.color,
             "linestyle": self.dash,
             "marker": self.marker,
@@ -43,12 +51,20 @@ class ArmStyle:
             "markeredgewidth": 0.6,
             "markersize": 6,
         }
+        return {**look, "markersize": 3.5, "linewidth": 0.7, "alpha": 0.55} if self.muted else look
+
+
+_Entry = tuple[str, ArmStyle]
 
 
 def arm_styles(study: Study) -> dict[str, ArmStyle]:
-    """One look per arm: the reference in ink, the others by hue and marker, from the seventh on by dashes too."""
-    styles = {}
-    others = [arm for arm in study.arms if arm != study.reference]
+    """One look per arm: the reference in ink, the others by hue and marker, from the seventh on by dashes too.
+
+    Of more than `MOST_LOOKS` arms only the `singled_out` ones have a look of their own.
+    """
+    chosen = study.arms if len(study.arms) <= MOST_LOOKS else singled_out(study)
+    styles = {arm: ArmStyle(hue="muted", marker="o", dash="-", muted=True) for arm in study.arms}
+    others = [arm for arm in study.arms if arm in chosen and arm != study.reference]
     if study.reference in study.arms:
         styles[study.reference] = ArmStyle(hue="ink", marker="o", dash="-")
     for index, arm in enumerate(others):
@@ -60,11 +76,39 @@ def arm_styles(study: Study) -> dict[str, ArmStyle]:
     return styles
 
 
-def shown(name: str, width: int = 24) -> str:
-    """A name fit for a figure: without control characters, shortened in its middle."""
+def singled_out(study: Study) -> list[str]:
+    """The arms that a crowded figure shows in color: the reference, the best after SFT, and the best after RL."""
+    online, offline = ranked(study, study.last_rl_step), ranked(study, 0)
+    order = [study.reference, *online[:1], *offline[:1], *online, *offline]
+    return list(dict.fromkeys(order))[: len(_HUES) + 1]
+
+
+def muted_first(styles: Mapping[str, ArmStyle], arms: Iterable[str]) -> list[str]:
+    """Arms in the order of drawing: what is singled out lies on top."""
+    return sorted(arms, key=lambda arm: not styles[arm].muted)
+
+
+def shown(name: str, width: int = 30) -> str:
+    """A name fit for a figure: without control characters, and no longer than `width`.
+
+    Of a sweep's arm the keys become initials first and then its objective is cut, since the values tell arms apart.
+
+    >>> shown("pear_token[gamma=0.99,learning_rate=3e-05]"), shown("pear_token[gamma=0.99,learning_rate=3e-05]", 22)
+    ('pear_token[g=0.99,lr=3e-05]', 'pear…[g=0.99,lr=3e-05]')
+    >>> shown("a_name_without_any_brackets", 15)
+    'a_name_…rackets'
+    """
     name = "".join(letter if unicodedata.category(letter)[0] != "C" else "?" for letter in name)
     if len(name) <= width:
         return name
+    objective, bracket, settings = name.partition("[")
+    settings = _KEY.sub(lambda found: "".join(word[:1] for word in found.group(1).split("_")) + "=", settings)
+    name = objective + bracket + settings
+    if len(name) <= width:
+        return name
+    kept = width - len(bracket + settings) - 1
+    if bracket and kept > 0:
+        return f"{objective[:kept]}…{bracket}{settings}"
     head = (width - 1) // 2
     return f"{name[:head]}…{name[head + 1 - width :]}"
 
@@ -104,7 +148,7 @@ class Panel:
 
         self.name, self.title = name, title
         width, height = size
-        rows = _legend_rows(styles, width - 0.2)
+        rows = _legend_rows(_legend_entries(styles), width - 0.2)
         self._legend_inches = len(rows) * _LEGEND_ROW + 0.06 if rows else 0.0
         total = height + self._legend_inches
         lines = subtitle.split("\n")
@@ -120,42 +164,48 @@ class Panel:
         for index, line in enumerate(lines):
             y = 1 - (0.37 + 0.155 * index) / total
             self.figure.text(0.08 / width, y, line, fontsize=LABEL_SIZE, color=LIGHT["muted"])
-        self._draw_legend(rows, styles, width, total)
+        self._draw_legend(rows, width, total)
 
-    def _draw_legend(self, rows: list[list[str]], styles: Mapping[str, ArmStyle], width: float, total: float) -> None:
+    def _draw_legend(self, rows: list[list[_Entry]], width: float, total: float) -> None:
         from matplotlib.lines import Line2D
 
         for number, row in enumerate(rows):
             y = (self._legend_inches - 0.02 - (number + 0.5) * _LEGEND_ROW) / total
             x = 0.1
-            for arm in row:
-                gid = f"legend-{number}-{row.index(arm)}"
+            for index, (name, style) in enumerate(row):
+                gid = f"legend-{number}-{index}"
                 ends = [x / width, (x + 0.14) / width, (x + 0.28) / width]
-                line = Line2D(ends, [y] * 3, transform=self.figure.transFigure, markevery=[1], **styles[arm].line())
+                line = Line2D(ends, [y] * 3, transform=self.figure.transFigure, markevery=[1], **style.line())
                 line.set_gid(gid)
                 self.figure.add_artist(line)
-                label = self.figure.text((x + 0.34) / width, y, shown(arm), fontsize=LABEL_SIZE, va="center_baseline")
+                label = self.figure.text((x + 0.34) / width, y, name, fontsize=LABEL_SIZE, va="center_baseline")
                 label.set_gid(f"{gid}-text")
-                x += _entry_width(arm)
+                x += _entry_width(name)
 
-    def finish(self) -> Picture:
-        """The panel as SVG."""
-        return picture(self.figure, name=self.name, title=self.title, legend_inches=self._legend_inches)
-
-
-def _entry_width(arm: str) -> float:
-    return 0.48 + 0.072 * len(shown(arm))
+    def finish(self, data: "ExportTable") -> Picture:
+        """The panel as files and for the page, with the numbers that were drawn in it."""
+        return picture(self.figure, name=self.name, title=self.title, legend_inches=self._legend_inches, data=data)
 
 
-def _legend_rows(styles: Mapping[str, ArmStyle], width: float) -> list[list[str]]:
-    rows: list[list[str]] = []
+def _legend_entries(styles: Mapping[str, ArmStyle]) -> list[_Entry]:
+    entries = [(shown(arm), style) for arm, style in styles.items() if not style.muted]
+    muted = [style for style in styles.values() if style.muted]
+    return [*entries, (f"{len(muted)} more", muted[0])] if muted else entries
+
+
+def _entry_width(name: str) -> float:
+    return 0.48 + 0.072 * len(name)
+
+
+def _legend_rows(entries: Sequence[_Entry], width: float) -> list[list[_Entry]]:
+    rows: list[list[_Entry]] = []
     used = width
-    for arm in styles:
-        if used + _entry_width(arm) > width:
+    for entry in entries:
+        if used + _entry_width(entry[0]) > width:
             rows.append([])
             used = 0.0
-        rows[-1].append(arm)
-        used += _entry_width(arm)
+        rows[-1].append(entry)
+        used += _entry_width(entry[0])
     return rows
 
 

@@ -5,46 +5,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pear.report.rows import Study
-from pear.report.summaries import Table
+from pear.report.export import ExportTable
+from pear.report.sources.budgets import rl_budget
+from pear.report.sources.rows import Study
 from pear.runs import read_json
-
-# What a run of RL is given without being part of what RL does: where it starts, where it writes, how often it saves.
-_NOT_RL = frozenset({"model", "output_dir", "save_every"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RlCheck:
     """Whether the finished RL runs of a unit had the same configuration, read from their manifests.
 
-    `units` is how many units have at least two arms to compare; `differing` names the keys that differ.
+    `units` is how many units have at least two arms to compare; `differing` names the keys that differ, and
+    `other_seeds` is in how many units RL had different seeds.
     """
 
     runs: int
     units: int
     differing: tuple[str, ...]
+    other_seeds: int
 
 
 def check_rl(study: Study) -> RlCheck:
     """Compares the RL configurations of all arms, unit by unit, in all but the model that they start from."""
-    runs = units = 0
+    runs = units = other_seeds = 0
     differing: set[str] = set()
     for unit in study.units:
         nodes = [study.node("grpo", arm, unit) for arm in study.arms]
-        configs: list[Mapping[str, Any]] = [
-            node.manifest.get("config") or {} for node in nodes if node is not None and node.manifest is not None
-        ]
-        runs += len(configs)
-        units += len(configs) > 1
-        for config in configs[1:]:
-            keys = (set(config) | set(configs[0])) - _NOT_RL
-            differing |= {key for key in keys if config.get(key) != configs[0].get(key)}
-    return RlCheck(runs=runs, units=units, differing=tuple(sorted(differing)))
+        manifests = [node.manifest for node in nodes if node is not None and node.manifest is not None]
+        budgets = [rl_budget(manifest) for manifest in manifests]
+        runs += len(budgets)
+        units += len(budgets) > 1
+        other_seeds += len({(manifest.get("config") or {}).get("seed") for manifest in manifests}) > 1
+        for budget in budgets[1:]:
+            keys = set(budget) | set(budgets[0])
+            differing |= {key for key in keys if budget.get(key) != budgets[0].get(key)}
+    return RlCheck(runs=runs, units=units, differing=tuple(sorted(differing)), other_seeds=other_seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """The data of SFT: what its `buffer.json` says."""
+    """Trajectories of a behavior model: what a `buffer.json` says."""
 
     behavior_model: str
     trajectories: int | None
@@ -71,12 +71,23 @@ class Buffer:
 
 
 def buffers(study: Study) -> list[Buffer]:
-    """Every buffer that an SFT run of the study has read, or that the study has made."""
-    places = {node.directory.resolve() for node in study.nodes if node.status == "complete"}
+    """Every buffer that an SFT run of the study has read, or that the study has made for one."""
+    return _buffers(study, reader="sft", role="collect")
+
+
+def calibration_buffers(study: Study) -> list[Buffer]:
+    """Every buffer of held-out trajectories that an analysis of the study has read, or that was made for one."""
+    return _buffers(study, reader="analyze", role="calibration")
+
+
+def _buffers(study: Study, *, reader: str, role: str) -> list[Buffer]:
+    places: dict[Path, None] = {}
     for node in study.nodes:
+        if node.manifest is not None and any(use.role == role for use in node.uses):
+            places[node.directory.resolve()] = None
         source = ((node.manifest or {}).get("inputs") or {}).get("buffer") or {}
-        if source.get("path"):
-            places.add(Path(source["path"]).resolve())
+        if node.stage == reader and source.get("path"):
+            places[Path(source["path"]).resolve()] = None
     found = []
     for place in sorted(places):
         if (place / "buffer.json").is_file():
@@ -117,10 +128,12 @@ def input_rows(study: Study) -> list[tuple[str, str, str]]:
     return list(rows)
 
 
-def stage_table(study: Study) -> Table:
+def stage_table(study: Study) -> ExportTable:
     """Every planned stage with its state, wall time and fingerprint."""
-    return Table(
+    return ExportTable(
         name="stages",
+        title="Every stage",
+        note="Wall times in seconds, of the process that finished the stage",
         columns=("id", "stage", "label", "status", "seconds", "fingerprint", "error", "log"),
         rows=[
             (

@@ -3,8 +3,6 @@
 Nothing is made up here. What is not on disk is `None`, and the tables and figures show it as missing.
 """
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pear.errors import UserError
+from pear.report.sources.reading import (
+    WHOLE,
+    Outcomes,
+    Scope,
+    interval_value,
+    number,
+    read_lines,
+    read_outcomes,
+    read_rows,
+)
 from pear.runs import MANIFEST, read_json
 
 BASE_STAGE = -1
@@ -36,13 +44,17 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What a node is for: an arm (None: all of them, or the base itself), a unit and a role."""
+    """What a node is for: an arm (None: all of them, or the base itself), a unit and a role.
+
+    `analysis` is which one, where the role is `analysis`.
+    """
 
     arm: str | None
     base: str | None
     seed: int | None
     role: str
     rl_step: int | None
+    analysis: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +80,11 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study's directory as it was found."""
+    """What is reported: a study's directory as it was found, or runs that were brought together.
+
+    `directory` is where the report goes, `probe` what `pear study --probe` decided, if it did. A `comparison` is of
+    runs that were not one study; `comparison_notes` say what differs between them.
+    """
 
     directory: Path
     name: str
@@ -76,6 +92,9 @@ class Study:
     digests: Mapping[str, str]
     nodes: tuple[Node, ...]
     reference: str
+    probe: Mapping[str, Any] | None = None
+    comparison: bool = False
+    comparison_notes: tuple[str, ...] = ()
     _read: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -97,12 +116,29 @@ class Study:
     @cached_property
     def rl_steps(self) -> list[int]:
         """The planned evaluations after SFT (0) and in RL, in order."""
-        return sorted({use.rl_step for node in self.nodes for use in node.uses if use.rl_step is not None})
+        uses = (use for node in self.nodes for use in node.uses if use.role == "eval")
+        return sorted({use.rl_step for use in uses if use.rl_step is not None})
 
     @property
     def last_rl_step(self) -> int | None:
         """The RL step that the verdict is about."""
         return self.rl_steps[-1] if self.rl_steps and self.rl_steps[-1] > 0 else None
+
+    @cached_property
+    def dropped(self) -> list[str]:
+        """The arms that a probe left behind: no evaluation of theirs is planned after the last RL step."""
+        last, left_behind = self.last_rl_step, (self.probe or {}).get("dropped") or ()
+
+        def goes_on(arm: str) -> bool:
+            return last is not None and any(self.evaluation_node(arm, unit, last) for unit in self.units)
+
+        return [arm for arm in self.arms if arm in left_behind and not goes_on(arm)]
+
+    @cached_property
+    def analyses(self) -> list[str]:
+        """The names of the planned analyses."""
+        uses = (use for node in self.nodes for use in node.uses)
+        return list(dict.fromkeys(use.analysis for use in uses if use.role == "analysis" and use.analysis is not None))
 
     @property
     def stages(self) -> list[int]:
@@ -114,13 +150,27 @@ class Study:
         arms = self.config.get("arms")
         return isinstance(arms, Mapping) and arm in arms and arms[arm] is None
 
-    def node(self, role: str, arm: str | None, unit: Unit, rl_step: int | None = None) -> Node | None:
-        """The planned node with this role, or None."""
+    def place(self, node: Node) -> str:
+        """Where a node's run lies: within the report's directory, or the whole path."""
+        inside = node.directory.is_relative_to(self.directory)
+        return str(node.directory.relative_to(self.directory) if inside else node.directory)
+
+    @cached_property
+    def _by_use(self) -> dict[Use, Node]:
+        places: dict[Use, Node] = {}
         for node in self.nodes:
             for use in node.uses:
-                same_unit = use.base == unit.base and use.seed in (unit.seed, None)
-                if same_unit and use.role == role and use.arm == arm and use.rl_step == rl_step:
-                    return node
+                places.setdefault(use, node)
+        return places
+
+    def node(
+        self, role: str, arm: str | None, unit: Unit, rl_step: int | None = None, analysis: str | None = None
+    ) -> Node | None:
+        """The planned node with this role, or None."""
+        for seed in (unit.seed, None):
+            use = Use(arm=arm, base=unit.base, seed=seed, role=role, rl_step=rl_step, analysis=analysis)
+            if use in self._by_use:
+                return self._by_use[use]
         return None
 
     def evaluation_node(self, arm: str, unit: Unit, stage: int) -> Node | None:
@@ -141,19 +191,15 @@ class Study:
         found: Mapping[str, Any] | None = self._once(node, "metrics.json", read_json)
         return found
 
-    def value(self, arm: str, unit: Unit, stage: int, metric: str) -> float | None:
+    def value(self, arm: str, unit: Unit, stage: int, metric: str, scope: Scope = WHOLE) -> float | None:
         """One number of an evaluation: `pass@1` and its like, or a plain entry such as `truncated`."""
-        metrics = self.evaluation(arm, unit, stage) or {}
-        entry = metrics.get(metric)
-        if isinstance(entry, Mapping):
-            entry = entry.get("value")
-        return _number(entry)
+        return interval_value(scope.of(self.evaluation(arm, unit, stage) or {}).get(metric))
 
-    def paired(self, arm: str, stage: int, metric: str) -> dict[Unit, float]:
+    def paired(self, arm: str, stage: int, metric: str, scope: Scope = WHOLE) -> dict[Unit, float]:
         """Arm minus reference, on the units that have both."""
         differences = {}
         for unit in self.units:
-            ours, theirs = (self.value(name, unit, stage, metric) for name in (arm, self.reference))
+            ours, theirs = (self.value(name, unit, stage, metric, scope) for name in (arm, self.reference))
             if ours is not None and theirs is not None:
                 differences[unit] = ours - theirs
         return differences
@@ -178,15 +224,25 @@ class Study:
             names |= {name for name in self.metrics(node) or {} if name.startswith("pass@")}
         return sorted(names, key=lambda name: int(name.removeprefix("pass@")))
 
+    def parts(self, kind: Literal["tasks", "levels", "temperatures", "many_solutions"]) -> list[str]:
+        """The tasks, the levels (`TASK LEVEL`) or the temperatures that the evaluations tell apart, in their order.
+
+        `many_solutions` are the tasks whose problems may have several right answers.
+        """
+        found: dict[str, None] = {}
+        for _, _, _, node in self.evaluations():
+            found.update(dict.fromkeys((self.metrics(node) or {}).get(kind) or ()))
+        return list(found)
+
     def log(self, role: str, arm: str, unit: Unit) -> list[dict[str, Any]] | None:
         """The lines of a training run's `metrics.jsonl`, or None where the run is missing or kept none."""
-        lines: list[dict[str, Any]] | None = self._once(self.node(role, arm, unit), "metrics.jsonl", _read_lines)
+        lines: list[dict[str, Any]] | None = self._once(self.node(role, arm, unit), "metrics.jsonl", read_lines)
         return lines
 
     def result(self, role: str, arm: str, unit: Unit, key: str) -> float | None:
         """A number from the results in a run's manifest."""
         node = self.node(role, arm, unit)
-        return None if node is None or node.manifest is None else _number((node.manifest.get("results") or {}).get(key))
+        return None if node is None or node.manifest is None else number((node.manifest.get("results") or {}).get(key))
 
     def series(self, role: str, arm: str, key: str) -> dict[Unit, Series]:
         """One logged metric of an arm: (step, value) pairs of every unit that has any."""
@@ -194,7 +250,7 @@ class Study:
         for unit in self.units:
             points: dict[int, float] = {}
             for line in self.log(role, arm, unit) or []:
-                value = _number(line.get(key))
+                value = number(line.get(key))
                 if value is not None and "step" in line:
                     points[int(line["step"])] = value
             if points:
@@ -206,12 +262,42 @@ class Study:
         lines = (line for arm in self.arms for unit in self.units for line in self.log(role, arm, unit) or [])
         return sorted({key for line in lines for key in line})
 
+    def outcome_matrix(self, arm: str, unit: Unit, stage: int) -> Outcomes | None:
+        """Which samples of an evaluation are right, at its first temperature. None where the evaluation is missing."""
+        found: Outcomes | None = self._once(self.evaluation_node(arm, unit, stage), "outcomes.parquet", read_outcomes)
+        return found
+
     def outcomes(self, arm: str, unit: Unit, stage: int) -> dict[str, tuple[str, float]] | None:
         """Per problem: its task and the share of correct samples. None where the evaluation is missing."""
-        shares: dict[str, tuple[str, float]] | None = self._once(
-            self.evaluation_node(arm, unit, stage), "outcomes.parquet", _share_correct
-        )
-        return shares
+        found = self.outcome_matrix(arm, unit, stage)
+        return None if found is None else found.shares
+
+    def rl_signal(self, arm: str, unit: Unit) -> Outcomes | None:
+        """Which samples are right of the model that RL starts from, on RL's own prompts. None where it is missing."""
+        found: Outcomes | None = self._once(self.rl_signal_node(arm, unit), "outcomes.parquet", read_outcomes)
+        return found
+
+    def rl_signal_node(self, arm: str, unit: Unit) -> Node | None:
+        """The node that samples RL's prompts from the model that RL starts from."""
+        names = (arm, None) if self.is_direct(arm) else (arm,)
+        found = [self.node("rl_signal", name, unit, step) for name in names for step in (0, None)]
+        return next((node for node in found if node is not None), None)
+
+    def analysis_node(self, name: str, arm: str, unit: Unit, rl_step: int) -> Node | None:
+        """The node of an analysis: `rl_step` 0 is base against SFT checkpoint, the last one SFT against RL."""
+        return self.node("analysis", arm, unit, rl_step, name)
+
+    def analysis(self, name: str, arm: str, unit: Unit, rl_step: int) -> Mapping[str, Any] | None:
+        """What an analysis found (its `metrics.json`), or None where it is missing."""
+        return self.metrics(self.analysis_node(name, arm, unit, rl_step))
+
+    def analysis_table(
+        self, name: str, arm: str, unit: Unit, rl_step: int, table: str = "modules"
+    ) -> list[dict[str, Any]] | None:
+        """The rows of an analysis' `TABLE.parquet`, or None where it is missing."""
+        node = self.analysis_node(name, arm, unit, rl_step)
+        rows: list[dict[str, Any]] | None = self._once(node, f"{table}.parquet", read_rows)
+        return rows
 
     def _once(self, node: Node | None, name: str, read: Callable[[Path], Any]) -> Any:
         """What `read` makes of a complete node's file, read once; None where there is no such file."""
@@ -228,10 +314,13 @@ def read_study(study_dir: Path) -> Study:
     if not (study_dir / "plan.json").is_file():
         raise UserError(f"{study_dir}: not a study's directory (no plan.json in it). Run: pear study STUDY.yaml")
     plan = read_json(study_dir / "plan.json")
-    failures = read_json(study_dir / "failures.json") if (study_dir / "failures.json").is_file() else {}
+    failures, probe = (
+        read_json(study_dir / name) if (study_dir / name).is_file() else None
+        for name in ("failures.json", "probe.json")
+    )
     try:
         config = plan["config"]
-        nodes = _nodes(study_dir, plan["nodes"], failures)
+        nodes = _nodes(study_dir, plan["nodes"], failures or {})
         name, digests = str(plan["name"]), dict(plan.get("digests") or {})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{study_dir / 'plan.json'}: not a study's plan ({type(error).__name__}: {error}).") from None
@@ -242,6 +331,7 @@ def read_study(study_dir: Path) -> Study:
         digests=digests,
         nodes=nodes,
         reference=str(config.get("reference") or "nll"),
+        probe=probe,
     )
 
 
@@ -263,7 +353,7 @@ def _nodes(
         found = status(name)
         failure = failures.get(name, {}) if found == "failed" else {}
         directory = study_dir / entry["dir"]
-        keys = ("arm", "base", "seed", "role", "rl_step")
+        keys = ("arm", "base", "seed", "role", "rl_step", "analysis")
         nodes.append(
             Node(
                 id=name,
@@ -279,32 +369,3 @@ def _nodes(
             )
         )
     return tuple(nodes)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None: TRL logs text and NaN beside numbers, and neither can be averaged."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: line {number} is not valid JSON ({error}).") from None
-    return lines
-
-
-def _share_correct(path: Path) -> dict[str, tuple[str, float]]:
-    import pyarrow.parquet as parquet
-
-    table = parquet.read_table(path, columns=["problem_id", "task", "correct"])
-    sums: dict[str, list[Any]] = {}
-    for problem, task, correct in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
-        entry = sums.setdefault(problem, [task, 0, 0])
-        entry[1] += bool(correct)
-        entry[2] += 1
-    return {problem: (task, right / count) for problem, (task, right, count) in sums.items()}

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG: a file that stands alone, and an element for the page that follows its theme.
+"""From a matplotlib figure to SVG and PDF: files that stand alone, and an element for the page that follows its theme.
 
 Colors are drawn in the light theme's values; on the page each becomes a CSS variable. A legend's artists carry a gid
 that starts with `legend`; the page has its own legend, so there they are cut off with the strip they stand in.
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from pear.report.export import ExportTable
 
 # CSS variable, light value, dark value. The six hues are Okabe and Ito's, without the yellow that vanishes on white.
 THEME = (
@@ -33,6 +35,8 @@ FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "pear",
     "svg.fonttype": "none",
+    # TrueType fonts (42) are cut down glyph by glyph in Python, which takes over a second a figure.
+    "pdf.fonttype": 3,
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -61,30 +65,39 @@ SETTINGS: dict[str, Any] = {
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+# A hundredth of a point cannot be seen, and every digit more would make the page a third larger.
+_DIGITS = re.compile(r"(\.\d\d)\d+")
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_NO_PDF_METADATA = {"CreationDate": None, "Creator": None, "Producer": None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A drawn figure: `file` is a whole SVG document, `inline` an element for the page."""
+    """A drawn figure.
+
+    `file` is a whole SVG document, `pdf` a whole PDF, `inline` an SVG element for the page, and `data` what was drawn.
+    """
 
     name: str
     title: str
     file: str
+    pdf: bytes
     inline: str
+    data: "ExportTable"
 
 
-def picture(figure: "Figure", *, name: str, title: str, legend_inches: float) -> Picture:
-    """Writes a figure as SVG, twice; `legend_inches` of its lower end are not for the page."""
-    buffer = io.StringIO()
+def picture(figure: "Figure", *, name: str, title: str, legend_inches: float, data: "ExportTable") -> Picture:
+    """Writes a figure as PDF and, twice, as SVG; `legend_inches` of its lower end are not for the page."""
+    buffer, pages = io.StringIO(), io.BytesIO()
     with warnings.catch_warnings():
         # Text stays text, so a letter that the measuring font lacks is only measured wrongly.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
+        figure.savefig(pages, format="pdf", metadata=_NO_PDF_METADATA, transparent=False)
     text = buffer.getvalue().replace("font-family: 'DejaVu Sans'", f"font-family: {FONTS}")
     height = figure.get_figheight()
     inline = _inline(text, prefix=name, title=title, keep=(height - legend_inches) / height)
-    return Picture(name=name, title=title, file=text, inline=inline)
+    return Picture(name=name, title=title, file=text, pdf=pages.getvalue(), inline=inline, data=data)
 
 
 def _inline(text: str, *, prefix: str, title: str, keep: float) -> str:
@@ -93,7 +106,8 @@ def _inline(text: str, *, prefix: str, title: str, keep: float) -> str:
     _, _, width, height = (float(part) for part in root.attrib["viewBox"].split())
     root.attrib.clear()
     shown = round(height * keep, 2)
-    root.attrib.update({"viewBox": f"0 0 {width:g} {shown:g}", "role": "img", "aria-label": title})
+    look = {"viewBox": f"0 0 {width:g} {shown:g}", "preserveAspectRatio": "xMinYMin"}
+    root.attrib.update({**look, "role": "img", "aria-label": title})
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -111,6 +125,8 @@ def _strip(element: ElementTree.Element, prefix: str) -> None:
             value = value.replace("url(#", f"url(#{prefix}-")
         elif name == "style":
             value = _themed(value)
+        elif name in ("d", "x", "y"):
+            value = _DIGITS.sub(r"\1", value)
         element.attrib[name] = value
     for child in list(element):
         legend = child.attrib.get("id", "").startswith("legend")

@@ -1,0 +1,1 @@
+"""Pictures: each with its data, as SVG for the page and the files."""
