@@ -28,6 +28,14 @@ def test_every_right_filling_passes() -> None:
         assert not SURVO.verify(problem, f"<think> x </think> <answer> {answer} </answer>").correct
 
 
+def test_given_numbers_stay_even_where_all_sums_hold() -> None:
+    problem = dataclasses.replace(
+        SURVO.generate(0, "easy"), state={"matrix": [[1, None, 3], [2, None, 3], [3, 3, 6]], "numbers": [1, 2]}
+    )
+    for answer, correct in (("[[1, 2, 3], [2, 1, 3], [3, 3, 6]]", True), ("[[2, 1, 3], [1, 2, 3], [3, 3, 6]]", False)):
+        assert SURVO.verify(problem, f"<think> x </think> <answer> {answer} </answer>").correct == correct
+
+
 @pytest.mark.parametrize("level", SURVO.levels)
 def test_the_canonical_form_ignores_symmetries_and_nothing_else(level: str) -> None:
     for seed in range(20):
