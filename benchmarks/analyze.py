@@ -1,16 +1,19 @@
 """Peak memory and time of weight_drift on a pair of 1B-parameter checkpoints, against loading both models.
 
-    python benchmarks/analyze.py [--layers 14] [--hidden 2048] [--vocabulary 151936] [--threads 1]
+    python -m benchmarks.analyze [--layers 14] [--hidden 2048] [--vocabulary 151936] [--threads 1] [--pairs 1]
 
 It writes two bfloat16 checkpoints of random weights with Qwen3's shapes to a temporary directory (4 GB by default) and
 compares them in processes of their own: once by `pear analyze`, once by loading both with transformers and calling
 `torch.linalg.svdvals` in float32 on every linear layer. Peak memory is `ru_maxrss`; what importing the libraries takes
-is shown beside it. The last lines say how far both are from float64 `svdvals` on the first block's layers.
+is shown beside it. Pairs run both ways in turn, and the median of their ratios comes with its range; one pair of 1B
+parameters takes a quarter of an hour on one thread. The last line says how far both are from float64 `svdvals` on the
+first block's layers.
 """
 
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.pairs import median_with_interval
 
 # A weight moves by about one bfloat16 step, so that about half of them stay where they were.
 RELATIVE_UPDATE = 2**-8
@@ -179,7 +184,7 @@ def measured(part: str, folder: Path, options: argparse.Namespace) -> dict[str, 
 
 def child(part: str, folder: str) -> dict[str, Any]:
     """The same in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--folder", folder]
+    command = [sys.executable, "-m", "benchmarks.analyze", *sys.argv[1:], "--part", part, "--folder", folder]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return answer
@@ -191,6 +196,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -204,13 +210,19 @@ def main() -> None:
             f"{written['parameters'] / 1e6:.1f}M parameters, {options.layers} blocks of width {options.hidden}, "
             f"{options.threads} threads; importing the libraries takes {libraries:.0f} MiB"
         )
-        for part in ("streaming", "loading"):
-            found = child(part, folder)
-            print(
-                f"{part:10} wall {found['wall']:7.1f} s  CPU {found['cpu']:7.1f} s  peak {found['mib']:7.0f} MiB  "
-                f"NSS {found['spectrum_shift']:.9f}  sparsity {found['sparsity']:.6f}",
-                flush=True,
-            )
+        pairs = []
+        for _ in range(options.pairs):
+            pairs.append({part: child(part, folder) for part in ("streaming", "loading")})
+            for part, found in pairs[-1].items():
+                print(
+                    f"{part:10} wall {found['wall']:7.1f} s  CPU {found['cpu']:7.1f} s  peak {found['mib']:7.0f} MiB  "
+                    f"NSS {found['spectrum_shift']:.9f}  sparsity {found['sparsity']:.6f}",
+                    flush=True,
+                )
+            shutil.rmtree(Path(folder) / "drift")
+        for quantity in ("wall", "cpu", "mib"):
+            ratios = [pair["streaming"][quantity] / pair["loading"][quantity] for pair in pairs]
+            print(f"streaming / loading, {quantity:4}: {median_with_interval(ratios, digits=2)}, {len(pairs)} pairs")
         errors = child("accuracy", folder)["errors"]
         print(
             f"worst relative error of a layer's NSS: pear {errors['pear']:.1e}, float32 svdvals {errors['float32']:.1e}"

@@ -1,16 +1,17 @@
 """Time and peak memory of a PEAR step against TRL's NLL step on the same batch.
 
-    python benchmarks/step.py [--pairs 20] [--rows 8] [--tokens 512] [--device cpu|cuda]
+    python -m benchmarks.step [--pairs 20] [--rows 8] [--tokens 512] [--device cpu|cuda]
 
 Both trainers hold equal models and see equal batches. A step is `training_step`: forward, loss, diagnostics, backward,
-without the optimizer. The steps of a pair run one after the other, in turns of order; the interval is a
-bootstrap of the median over pairs. On a shared machine the ratio of processor times is the steadier one. Memory is the
+without the optimizer. The steps of a pair run one after the other, in turns of order; the interval is that of the
+median over pairs. On a shared machine the ratio of processor times is the steadier one. Memory is the
 peak of what torch has allocated during one step. The targets are ratios of at most 1.05 on a CPU. It prints and
 never fails.
 """
 
 import argparse
 import json
+import math
 import random
 import statistics
 import tempfile
@@ -18,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from datasets import Dataset
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
+from benchmarks.pairs import median_with_interval
 from pear.training import PearConfig, PearTrainer
 
 
@@ -52,7 +53,7 @@ def build_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of equal length, a sixteenth of it prompt, with log-probs near those of an untrained model."""
     draw = random.Random(0)
     prompt = arguments.tokens // 16
-    level = -float(numpy.log(arguments.vocabulary))
+    level = -math.log(arguments.vocabulary)
     rows = []
     for _ in range(arguments.rows):
         ids = [draw.randrange(2, arguments.vocabulary) for _ in range(arguments.tokens)]
@@ -135,12 +136,6 @@ def synchronize(trainer: SFTTrainer) -> None:
         torch.cuda.synchronize()
 
 
-def bootstrap_of_median(ratios: list[float]) -> tuple[float, float]:
-    draws = numpy.random.default_rng(0).choice(ratios, size=(10_000, len(ratios)))
-    low, high = numpy.quantile(numpy.median(draws, axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20)
@@ -173,9 +168,9 @@ def main() -> None:
         print(f"{key:8} median {median:.4f} s, peak {memory[key] / 2**20:.1f} MiB")
     for index, kind in enumerate(("time ratio", "processor-time ratio")):
         ratios = [pair["pear"][index] / pair["trl nll"][index] for pair in pairs]
-        low, high = bootstrap_of_median(ratios)
-        median = statistics.median(ratios)
-        print(f"{kind:20}  {median:.4f}  95% interval [{low:.4f}, {high:.4f}], median of {len(pairs)} pairs")
+        print(
+            f"{kind:20}  {median_with_interval(ratios, digits=4)}, median of {len(pairs)} pairs with its 95% interval"
+        )
     print(f"{'memory ratio':20}  {memory['pear'] / memory['trl nll']:.4f}")
 
 

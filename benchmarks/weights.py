@@ -1,6 +1,6 @@
 """Time of `log_importance_weights` on a million tokens, as a multiple of one float64 `cumsum` over as many numbers.
 
-    python benchmarks/weights.py [--pairs 20] [--threads 1]
+    python -m benchmarks.weights [--pairs 20] [--threads 1]
 
 For each level it times weights and cumsum in turn, pair by pair, and prints the median of the pairs' ratios with a
 distribution-free 95% interval. It reports and never fails: a busy machine slows the longer of the two more. CPU time is
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from scipy import stats
 
+from benchmarks.pairs import median_with_interval
 from pear.ops.ratios import Level, log_importance_weights
 
 NUM_TOKENS = 2**20
@@ -33,14 +33,6 @@ def elapsed(function: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def median_with_interval(values: list[float]) -> str:
-    """The median and the order statistics that enclose the true one with 95% confidence."""
-    ordered, n = sorted(values), len(values)
-    rank = int(stats.binom.ppf(0.025, n, 0.5))
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    return f"{middle:5.1f} [{ordered[rank]:.1f}, {ordered[n - 1 - rank]:.1f}]"
 
 
 def main() -> None:
@@ -76,7 +68,7 @@ def main() -> None:
             name = level if block_size == 1 else f"{level} of {block_size}"
             print(
                 f"{rows:3} rows{', packed' if packed else '':8}  {name:12} "
-                f"wall {median_with_interval(walls)}   CPU {median_with_interval(processors)}"
+                f"wall {median_with_interval(walls):>18}   CPU {median_with_interval(processors):>18}"
             )
 
 

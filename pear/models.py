@@ -37,6 +37,16 @@ def resolve_model(name: str) -> str:
     return name
 
 
+def shipped_name(path: str) -> str:
+    """The inverse of `resolve_model` for a shipped model's directory, in whatever installation; others unchanged.
+
+    >>> shipped_name("/elsewhere/pear/shipped_models/affine_chain/base_1")
+    'pear:affine_chain/base_1'
+    """
+    _, found, name = path.rpartition(f"/{_MODELS.name}/")
+    return PREFIX + name if found else path
+
+
 def recipes_directory() -> Path:
     """Where the shipped recipes lie: inside an installed package, or beside it in a checkout."""
     installed = _PACKAGE / "recipes"

@@ -108,23 +108,25 @@ class Sequences:
         """An inclusive prefix sum just before each sequence's first position: 0 for the first of all."""
         return torch.where(self.starts == 0, 0, prefix[(self.starts - 1).clamp(min=0)])
 
-    def spread(self, per_sequence: Num[Tensor, " sequence"], like: Num[Tensor, " position"]) -> Num[Tensor, " _"]:
-        """One value a sequence -> that value at each of its positions; of length 1 where there is one sequence."""
+    def spread(self, per_sequence: Num[Tensor, " sequence"], out: Num[Tensor, " position"]) -> Num[Tensor, " _"]:
+        """One value a sequence -> that value at each of its positions, in `out`; of length 1 for one sequence."""
         if len(self.starts) == 1:
             return per_sequence
-        return step_function(self.starts, per_sequence, size=len(like))
+        return step_function(self.starts, per_sequence, out=out)
 
 
-def step_function(starts: Int[Tensor, " step"], values: Num[Tensor, " step"], *, size: int) -> Num[Tensor, " {size}"]:
-    """values[i] from position starts[i] on, up to the next start; 0 before the first. Starts ascend.
+def step_function(
+    starts: Int[Tensor, " step"], values: Num[Tensor, " step"], *, out: Num[Tensor, " position"]
+) -> Num[Tensor, " position"]:
+    """values[i] from position starts[i] on, up to the next start; 0 before the first. Starts ascend. Fills `out`.
 
     A prefix sum over jumps: on a CPU several times faster than `repeat_interleave`, which builds an index.
 
-    >>> step_function(torch.tensor([1, 3]), torch.tensor([5, 7]), size=5).tolist()
+    >>> step_function(torch.tensor([1, 3]), torch.tensor([5, 7]), out=torch.empty(5, dtype=torch.int64)).tolist()
     [0, 5, 5, 7, 7]
     """
     jumps = torch.diff(values, prepend=values.new_zeros(1))
-    return values.new_zeros(size).index_put_((starts,), jumps).cumsum_(0)
+    return out.zero_().index_put_((starts,), jumps).cumsum_(0)
 
 
 def rare(flags: Bool[Tensor, " position"]) -> Int[Tensor, " true"]:
@@ -174,4 +176,5 @@ def distance_from_end(
     if counts.numel() == 0:
         return counts.view_as(response_mask)
     sequences = find_sequences(response_mask, segment_ids)
-    return (sequences.spread(sequences.at_end(counts), counts) - counts).view_as(response_mask)
+    ends = sequences.spread(sequences.at_end(counts), out=torch.empty_like(counts))
+    return (ends - counts).view_as(response_mask)

@@ -139,16 +139,16 @@ def precise_log_weights(
     total = mask.numel()
     piece = _CPU_PART if device.type == "cpu" else total
     parts = list(sequences.parts(piece))
-    memory = torch.empty(max(end - first for first, end, _ in parts), dtype=torch.float64, device=device)
-    bits = torch.empty(min(piece, total), dtype=torch.int64, device=device)
+    longest = max(end - first for first, end, _ in parts)
+    memory, scratch = torch.empty(2, longest, dtype=torch.float64, device=device)
     result = torch.empty(total, dtype=dtype, device=device)
 
     def shown(at: slice) -> Int64[Tensor, " position"]:
         chosen = mask[at].view(torch.uint8)
-        return bits[: len(chosen)].copy_(chosen).neg_()
+        return scratch.view(torch.int64)[: len(chosen)].copy_(chosen).neg_()
 
     for first, end, of_part in parts:
-        values = memory[: end - first]
+        values, spread = memory[: end - first], scratch[: end - first]
         inside = [slice(at, min(at + piece, end)) for at in range(first, end, piece)]
         for at in inside:
             steps = values[at.start - first : at.stop - first].copy_(ratios[at])
@@ -160,11 +160,11 @@ def precise_log_weights(
                 steps.add_(math.log(gamma))
             keep_bits(steps, kept)
         if level == "sequence":
-            log_weights = _whole_sequence(values, of_part)
+            log_weights = _whole_sequence(values, of_part, spread)
         elif level == "token":
-            log_weights = _suffix(values, of_part)
+            log_weights = _suffix(values, of_part, spread)
         else:
-            log_weights = _block_suffix(values, mask[first:end], of_part, block_size, math.log(gamma))
+            log_weights = _block_suffix(values, mask[first:end], of_part, spread, block_size, math.log(gamma))
         log_weights.clamp_(*log_weight_clip)
         for at in inside:
             result[at] = keep_bits(log_weights[at.start - first : at.stop - first], shown(at))
@@ -175,34 +175,39 @@ _CPU_PART = 1 << 17
 """Positions that are worked on at once on a CPU: 1 MiB in float64. Much smaller and larger parts are slower."""
 
 
-def _whole_sequence(steps: Float64[Tensor, " position"], sequences: Sequences) -> Float64[Tensor, " position"]:
-    """log w_{1:T} = sum_{t=1}^T delta_t (line 9): no discount. `steps` is used up."""
+def _whole_sequence(
+    steps: Float64[Tensor, " position"], sequences: Sequences, scratch: Float64[Tensor, " position"]
+) -> Float64[Tensor, " position"]:
+    """log w_{1:T} = sum_{t=1}^T delta_t (line 9): no discount. `steps` and `scratch` are used up."""
     prefix = steps.cumsum_(dim=0)
     totals = sequences.at_end(prefix) - sequences.before_start(prefix)
-    return prefix.copy_(sequences.spread(totals, prefix))
+    return prefix.copy_(sequences.spread(totals, scratch))
 
 
-def _suffix(steps: Float64[Tensor, " position"], sequences: Sequences) -> Float64[Tensor, " position"]:
-    """sum_{j>t} steps_j within each sequence. `steps` is used up.
+def _suffix(
+    steps: Float64[Tensor, " position"], sequences: Sequences, scratch: Float64[Tensor, " position"]
+) -> Float64[Tensor, " position"]:
+    """sum_{j>t} steps_j within each sequence. `steps` and `scratch` are used up.
 
     With steps delta_j + log gamma it is line 16, gamma^{T-t} being one factor for each later response token:
     (T - t) log gamma + sum_{j>t} delta_j = sum_{j>t} (delta_j + log gamma).
     """
     prefix = steps.cumsum_(dim=0)
-    return torch.sub(sequences.spread(sequences.at_end(prefix), prefix), prefix, out=prefix)
+    return torch.sub(sequences.spread(sequences.at_end(prefix), scratch), prefix, out=prefix)
 
 
 def _block_suffix(
     steps: Float64[Tensor, " position"],
     mask: Bool[Tensor, " position"],
     sequences: Sequences,
+    scratch: Float64[Tensor, " position"],
     block_size: int,
     log_gamma: float,
 ) -> Float64[Tensor, " position"]:
     """(T - e_k) log gamma + sum_{j>e_k} delta_j for each response token, e_k the end of its block (line 16).
 
-    `steps` holds delta and is used up. Blocks lie on the response tokens of all sequences end to end, ranked from 0, so
-    holes do not matter; `positions` says where those tokens are.
+    `steps` holds delta; it and `scratch` are used up. Blocks lie on the response tokens of all sequences end to end,
+    ranked from 0, so holes do not matter; `positions` says where those tokens are.
     """
     prefix = steps.cumsum_(dim=0)
     positions = mask.nonzero().squeeze(1)
@@ -221,7 +226,7 @@ def _block_suffix(
     # A sequence's last block has an empty suffix, and a sequence without tokens points at the last block before it.
     suffix[:-1] -= torch.add(prefix[starts[1:] - 1], ranks[1:], alpha=log_gamma)
     suffix[(blocks_through - 1)[blocks_through > 0]] = 0.0
-    return step_function(starts, suffix, size=len(prefix))
+    return prefix.copy_(step_function(starts, suffix, out=scratch))
 
 
 def log_importance_weights(

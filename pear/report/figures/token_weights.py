@@ -215,7 +215,8 @@ def _map_figure(style: ArmStyle, arm: str, label: str, index: int, bins: Mapping
         shade = 0.4 * max(item.kl.value, 0.0) / strongest
         axes.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, facecolor=style.color, alpha=shade, linewidth=0))
         if roomy:
-            axes.text(x, y, f"{item.kl.value:.2g}", fontsize=6.5, ha="center", va="center_baseline")
+            number = f"{item.kl.value:.2g}" if item.kl.value >= 0.005 else "<.01"
+            axes.text(x, y, number, fontsize=6.5, ha="center", va="center_baseline")
     axes.set_xlim(-0.5, len(distances) - 0.5)
     axes.set_ylim(-0.5, len(weights) - 0.5)
     columns = [_distance_label(distance) if roomy else tick_text(2**distance // 2) for distance in distances]

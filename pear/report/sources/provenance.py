@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pear.models import shipped_name
 from pear.report.export import ExportTable
 from pear.report.sources.budgets import rl_budget
 from pear.report.sources.rows import Study
@@ -124,7 +125,7 @@ def input_rows(study: Study) -> list[tuple[str, str, str]]:
         for name, source in ((node.manifest or {}).get("inputs") or {}).items():
             fingerprint = str(source.get("fingerprint", ""))
             if fingerprint.removeprefix("run:").split("/")[0] not in made:
-                rows[name, str(source.get("path", "")), fingerprint] = None
+                rows[name, shipped_name(str(source.get("path", ""))), fingerprint] = None
     return list(rows)
 
 
