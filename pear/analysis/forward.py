@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from pear.analysis.request import Dtype, Request
+from pear.analysis.request import Request
 from pear.analysis.tables import write_table
 from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
 from pear.data.rendering import added_tokens, load_tokenizer, render_prompt
 from pear.errors import UserError
+from pear.models import load_causal_model, unreadable_model
 
 Direction = Literal["before || after", "after || before"]
 SHARDS = "tokens"
@@ -97,7 +98,7 @@ def token_table(request: Request, *, direction: Direction) -> pyarrow.Table:
     for start in range(0, total, _SHARD_ROWS):
         path = shards / f"{start:08d}.parquet"
         if not path.is_file():
-            models = models or [load_model(name, request.device, request.dtype) for name in names]
+            models = models or [load_causal_model(name, request.device, request.dtype) for name in names]
             records = []
             for place in range(start, min(start + _SHARD_ROWS, total)):
                 values = _compared(models, calibration, place, direction, request.settings.chunk_tokens)
@@ -175,37 +176,13 @@ def response_log_probs(
         yield torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
 
 
-def load_model(model: str, device: str, dtype: Dtype) -> Any:
-    """A causal language model in evaluation mode on a device; "auto" is float32 on a CPU and bfloat16 elsewhere.
-
-    Remote code is never run.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    from transformers import AutoModelForCausalLM
-
-    automatic = torch.float32 if device == "cpu" else torch.bfloat16
-    chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, automatic)
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=chosen, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(model, error) from None
-    return loaded.to(device).eval()
-
-
 def _model_config(model: str) -> Any:
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
     except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(model, error) from None
-
-
-def _unreadable(model: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-    return UserError(f"{model}: no causal language model can be loaded from it ({reason}).")
+        raise unreadable_model(model, error) from None
 
 
 def _check_vocabularies(names: tuple[str, str], configs: Sequence[Any], added: Sequence[Mapping[str, int]]) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+from pear.models import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,17 @@
 """The local engine: batched `generate` of transformers, log-probs by one teacher-forced pass."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from pear.engines.protocol import Completion, Sampling, derive_seed
 from pear.engines.scoring import TokenScorer, check_causal
 from pear.errors import UserError
+from pear.models import Dtype, load_causal_model
 
-Dtype = Literal["auto", "float32", "bfloat16"]
 BATCH_TOKENS = 1 << 15
 MEMORY_GIB = 1.0
 # Tokens between two looks at which rows have ended.
@@ -241,20 +240,5 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_model(model: str, device: str = "auto", dtype: Dtype = "auto") -> Any:
-    """A causal language model in evaluation mode. Remote code is never run.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    from transformers import AutoModelForCausalLM
-
-    place = resolve_device(device)
-    chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(
-        dtype, torch.float32 if place.type == "cpu" else torch.bfloat16
-    )
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=chosen, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise UserError(f"{model}: no causal language model can be loaded from it ({reason}).") from None
-    return loaded.to(place).eval()
+    """A causal language model in evaluation mode. Raises `UserError` where there is none, or it cannot be read."""
+    return load_causal_model(model, str(resolve_device(device)), dtype)

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pear.analysis import load_analysis
-from pear.analysis.request import Dtype, Request
+from pear.analysis.request import Request
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
-from pear.models import resolve_model
+from pear.models import Dtype, resolve_model
 from pear.runs import MANIFEST, Run, note, open_run, partial_path, write_json
 
 NAME = "analyze"
