@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/demo
+# A real language model for the slow tests; another directory with it may be named.
+SMOLLM2 ?= $(VENV)/smollm2-135m
 PYTEST := $(BIN)/python -m pytest
 
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -15,8 +17,8 @@ demo: $(VENV)/.installed  ## the main job: which SFT objective gives the better 
 test: $(VENV)/.installed  ## the default suite
 	$(PYTEST) -m "not slow and not gpu" -n 2 --dist loadfile
 
-test-all: test  ## the default suite and the slow tests
-	$(PYTEST) -m "slow and not gpu"
+test-all: test $(SMOLLM2)  ## the default suite and the slow tests
+	PEAR_SMOLLM2_DIR="$(SMOLLM2)" $(PYTEST) -m "slow and not gpu"
 
 check: $(VENV)/.installed  ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -42,6 +44,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+$(SMOLLM2): | $(VENV)/.installed
+	$(BIN)/python recipes/smollm2.py "$@"
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 import yaml
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 import pear
 from pear.configuration import StrictModel, read_yaml, sentences, with_override
 from pear.doctor import doctor
-from pear.errors import UserError
+from pear.errors import UserError, writing_to
 from pear.models import resolve_recipe
 from pear.runs import note
 from pear.stages import STAGES, load_stage
@@ -175,14 +175,16 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def mapping(info: Any) -> Any:
-        if getattr(info.type, "__origin__", None) is not dict:
+        kinds = {get_origin(kind) or kind for kind in (info.type, *get_args(info.type))}
+        optional = type(None) in kinds
+        if get_origin(info.type) is not dict and not (optional and dict in kinds):
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="{KEY: VALUE}",
-            instance_from_str=lambda words: _mapping(words[0]),
-            is_instance=lambda value: isinstance(value, dict),
-            str_from_instance=lambda value: [json.dumps(value)],
+            instance_from_str=lambda words: None if optional and words[0] == "None" else _mapping(words[0]),
+            is_instance=lambda value: isinstance(value, dict) or (optional and value is None),
+            str_from_instance=lambda value: [json.dumps(value) if value is not None else "None"],
         )
 
     return registry
@@ -214,9 +216,10 @@ def main() -> None:
         "inspect": inspect,
     }
     try:
-        code = tyro.extras.subcommand_cli_from_dict(
-            commands, prog="pear", description=pear.__doc__, registry=_registry()
-        )
+        with writing_to("the output"):
+            code = tyro.extras.subcommand_cli_from_dict(
+                commands, prog="pear", description=pear.__doc__, registry=_registry()
+            )
     except ValidationError as error:
         note(f"pear: {sentences(error)}")
         sys.exit(2)

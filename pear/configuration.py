@@ -1,10 +1,10 @@
 """Strict configuration: YAML in, validated pydantic models out, every mistake one sentence."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from pear.errors import UserError, unknown_name
 
@@ -19,7 +19,16 @@ class StrictModel(BaseModel):
     Values are coerced to the field's type, so `1e-5`, which YAML reads as a string, is a number where one is asked for.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses `yes` or `true` for a number, which pydantic would take for 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and not {bool, Any} & _types(annotation):
+            raise ValueError("true and false, which YAML also writes yes and no, are not allowed here")
+        return value
 
     @classmethod
     def parse(cls, values: Any, *, source: str) -> Self:
@@ -44,6 +53,11 @@ class StrictModel(BaseModel):
         """The JSON-ready values of the fields that go into a fingerprint, nested models' too."""
         values = self.model_dump(mode="json", include=set(self.hashed_fields()))
         return {name: _hashed(getattr(self, name), dumped) for name, dumped in values.items()}
+
+
+def _types(annotation: Any) -> set[Any]:
+    """An annotation and those inside of it."""
+    return {annotation}.union(*(_types(inner) for inner in get_args(annotation)))
 
 
 def _hashed(value: Any, dumped: Any) -> Any:

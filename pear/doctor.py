@@ -9,7 +9,11 @@ import pear
 from pear.models import shipped_models
 
 _REQUIRED = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "math-verify")
-_EXTRAS = {"peft": "LoRA in `pear sft`", "vllm": "`use_vllm: true` in the trainer block of `pear grpo`"}
+_EXTRAS = {
+    "peft": "LoRA in `pear sft`",
+    "vllm": "`use_vllm: true` in the trainer block of `pear grpo`",
+    **{name: f"`report_to: {name}` in a trainer block" for name in ("tensorboard", "trackio", "wandb")},
+}
 
 
 def doctor() -> int:

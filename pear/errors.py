@@ -26,7 +26,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     Unknown objective 'pear_tokn'. Did you mean 'pear_token'? Known: nll, pear_token.
     """
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return UserError(f"Unknown {kind} '{name}'.{hint} Known: {', '.join(known)}.")
 

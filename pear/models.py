@@ -30,6 +30,12 @@ def resolve_model(name: str) -> str:
         return str(path)
     path = Path(name)
     if path.is_dir():
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise UserError(
+                f'{name}: a LoRA adapter without the model that it belongs to. Merge them first: python -c "from peft '
+                f"import AutoPeftModelForCausalLM as M; M.from_pretrained('{name}').merge_and_unload()"
+                ".save_pretrained('MERGED')\", and copy the tokenizer's files there. `pear sft` with `lora` does both."
+            )
         if not (path / "config.json").is_file():
             raise UserError(f"{name}: a directory without a model (no config.json in it).")
         if not any(path.glob("*.safetensors")):

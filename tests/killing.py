@@ -176,7 +176,8 @@ class Killer:
             else:
                 hit = os.WIFSIGNALED(os.waitpid(self._start(stage, output_dir, stop_at=int(moment)), 0)[1])
             if hit:
-                self._note(stage, f"{moment:.2f} s" if by_time else f"file event {moment}", output_dir, began)
+                text = f"{moment:.2f} s" if by_time else f"file event {moment}"
+                self._note(stage, text, [output_dir, partial_path(output_dir)], began)
                 kills, left = kills - 1, left - 1
             else:
                 left = 0
@@ -190,27 +191,28 @@ class Killer:
 
         recipe = self.folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(study_values(self.folder)))
-        whole, output_dir = self.folder / "study-unbroken", self.folder / "study-killed"
+        whole = self.folder / "study-unbroken"
         process, began = self._start_study(recipe, whole)
         assert process.wait(_PATIENCE) == 0, self._text(STUDY)
         seconds = time.monotonic() - began
+        number = 0
         while kills:
+            output_dir, number, hit = self.folder / f"study-killed-{number}", number + 1, True
+            while kills and hit:
+                process, _ = self._start_study(recipe, output_dir)
+                # What is left of the work gets less with every kill.
+                moment, opened = self.draw.uniform(seconds / 10, seconds / 2), time.time()
+                time.sleep(moment)
+                hit = process.poll() is None
+                if hit:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    kills -= 1
+                    self._note(STUDY, f"{moment:.2f} s", sorted(output_dir.glob("runs/*")), opened)
             process, _ = self._start_study(recipe, output_dir)
-            # What is left of the work gets less with every kill.
-            moment, opened = self.draw.uniform(0, seconds / 2), time.time()
-            try:
-                process.wait(moment)
-                break  # it was over
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            kills -= 1
-            run = next(output_dir.glob("runs/*.partial"), output_dir / "runs" / "none.partial")
-            self._note(STUDY, f"{moment:.2f} s", run.with_suffix(""), opened)
-        process, _ = self._start_study(recipe, output_dir)
-        assert process.wait(_PATIENCE) == 0, self._text(STUDY)
-        assert (output_dir / "report.html").is_file()
-        self._compare(STUDY, output_dir / "runs", whole / "runs")
+            assert process.wait(_PATIENCE) == 0, self._text(STUDY)
+            assert (output_dir / "report.html").is_file()
+            self._compare(STUDY, output_dir / "runs", whole / "runs")
 
     def _start_study(self, recipe: Path, output_dir: Path) -> tuple["subprocess.Popen[bytes]", float]:
         """Starts the command and waits until it has begun to write."""
@@ -234,14 +236,13 @@ class Killer:
 
         return forked(work, self.folder / f"{stage}.log")
 
-    def _note(self, stage: str, moment: str, output_dir: Path, began: float) -> None:
-        """Records a kill, and whether the run had been opened by then: what comes before writes nothing."""
-        partial = partial_path(output_dir)
-        lock = next((path / ".lock" for path in (output_dir, partial) if path.is_dir()), partial / ".lock")
-        opened = lock.is_file() and lock.stat().st_mtime >= began
-        left = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*"))
-        self.log.append({"stage": stage, "moment": moment, "run": output_dir.name, "at_work": opened, "left": left})
-        print(f"{stage} killed at {moment}, {'at work' if opened else 'before'}: {len(left)} files", flush=True)
+    def _note(self, stage: str, moment: str, directories: Sequence[Path], began: float) -> None:
+        """Records a kill, and whether a run had been opened by then: what comes before writes nothing."""
+        locks = [path / ".lock" for path in directories if (path / ".lock").is_file()]
+        at_work = any(lock.stat().st_mtime >= began for lock in locks)
+        left = sum(path.is_file() for directory in directories for path in directory.rglob("*"))
+        self.log.append({"stage": stage, "moment": moment, "at_work": at_work, "files": left})
+        print(f"{stage} killed at {moment}, {'at work' if at_work else 'before'}: {left} files", flush=True)
 
     def _compare(self, stage: str, directory: Path, whole: Path) -> None:
         killed, unbroken = contents(directory, self.folder), contents(whole, self.folder)

@@ -1,6 +1,5 @@
 """Between text and token ids: the only place that applies chat templates, renders prompts and decodes completions."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,12 @@ def load_tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{model}: no tokenizer can be loaded from it ({_first_line(error)}).") from None
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    # Where a directory has no tokenizer files, transformers makes up one that knows no words.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise UserError(f"{model}: no tokenizer is in it. Put the tokenizer's files beside the model's.")
     return tokenizer
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
-from pear.models import resolve_model
+from pear.models import check_model, resolve_model
 from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, partial_path, replacing
 from pear.stages.sft import update_norm
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
@@ -121,6 +121,7 @@ def prepare(config: GrpoConfig, model: str) -> Prepared:
             f"problems: {len(problems)} are too few for prompts_per_step = {config.prompts_per_step}, since a step has "
             "no problem twice. Give more problems, or make the step smaller."
         )
+    check_model(model)
     tokenizer = load_tokenizer(model)
     _check_length(config, model, tokenizer, problems)
     args = training_arguments(config, partial_path(config.output_dir.absolute()) / SCRATCH)
@@ -172,6 +173,7 @@ def _train(config: GrpoConfig, prepared: Prepared, run: Run) -> dict[str, Any]:
     from pear.training.grpo_callbacks import checkpoint_callbacks
     from pear.training.grpo_log import grpo_log, write_metrics
     from pear.training.progress import ReportProgress
+    from pear.training.trackers import keep_events
 
     training = Path(str(prepared.args.output_dir))
     checkpoint = _checkpoint(training, config.checkpoint_steps)
@@ -186,6 +188,7 @@ def _train(config: GrpoConfig, prepared: Prepared, run: Run) -> dict[str, Any]:
         prepared.args,
         [*checkpoint_callbacks(config.checkpoint_steps, config.save_every), ReportProgress(run)],
     )
+    keep_events(trainer, run.work)
     reference = check_reference(trainer)
     if is_main_process():
         remove_incomplete(training, checkpoint)

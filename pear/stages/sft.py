@@ -1,13 +1,14 @@
 """`pear sft`: one model trained on a buffer with one objective."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
-from pear.models import resolve_model
+from pear.models import check_model, resolve_model
 from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, replacing
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from pear.training.sft_config import PearConfig
+    from pear.training.sft_trainer import PearTrainer
 
 NAME = "sft"
 VERSION = 1
 METRICS = "metrics.jsonl"
+ADAPTER = "adapter"
 # Section 4.2: 1 epoch, learning rate 3e-5 on games (1e-5 on maths). A fifth of the run is what a kill can cost; two
 # checkpoints are kept, so that one is complete at any time.
 _DEFAULTS: dict[str, Any] = {
@@ -26,6 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "learning_rate": 3e-5,
     "save_steps": 0.2,
     "save_total_limit": 2,
+    "hub_strategy": "end",
     "report_to": "none",
     "disable_tqdm": True,
 }
@@ -38,6 +42,8 @@ _FIXED = {
     "ignore_data_skip": "a run that goes on sees the trajectories that an unbroken one would",
     "eval_strategy": "models are evaluated by `pear evaluate`",
     "load_best_model_at_end": "models are evaluated by `pear evaluate`",
+    "hub_strategy": "a run is pushed at its end",
+    "hub_token": "it would be written into the manifest; log in with `hf auth login`, or set HF_TOKEN",
 }
 
 
@@ -52,7 +58,8 @@ class SftConfig(StrictModel):
         overflow: trajectories longer than `trainer.max_length` are an "error", or "drop" leaves them out.
         seed: decides the order of the data, the same for every objective, and dropout.
         trainer: fields of `PearConfig`. By default 1 epoch and learning rate 3e-5 (Section 4.2, games; 1e-5 on maths).
-        output_dir: where the model goes.
+        lora: fields of `peft.LoraConfig`: an adapter is trained and merged at the end; `{}` has peft's defaults.
+        output_dir: where the model goes, and under `adapter/` the adapter.
     """
 
     model: Annotated[str, NotHashed()]
@@ -62,13 +69,15 @@ class SftConfig(StrictModel):
     overflow: Literal["error", "drop"] = "error"
     seed: int = 0
     trainer: dict[str, Any] = {}
+    lora: dict[str, Any] | None = None
     output_dir: Annotated[Path, NotHashed()]
 
     def hashed(self) -> dict[str, Any]:
-        """Without what only changes how often the trainer logs and saves."""
+        """Without what only changes how often the trainer logs and saves; `lora` where it is used."""
         from pear.training.trainer_arguments import hashed_trainer_values
 
-        return {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
+        values = {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
+        return {name: value for name, value in values.items() if name != "lora" or value is not None}
 
 
 def run(config: SftConfig) -> Path:
@@ -120,6 +129,11 @@ def checked_inputs(
         trainer=config.trainer,
     )
     manifest = read_manifest(config.buffer)
+    check_model(model)
+    if config.lora is not None:
+        from pear.training.lora import check_lora
+
+        check_lora(model, config.lora)
     tokenizer = load_tokenizer(model)
     check_tokenizer(manifest, tokenizer)
     dataset = load_buffer(config.buffer)
@@ -154,6 +168,8 @@ def _train(
         overflow=config.overflow,
         seed=config.seed,
         trainer=config.trainer,
+        lora=config.lora,
+        buffer=config.buffer,
     )
 
 
@@ -186,6 +202,8 @@ def training_arguments(
         raise UserError(
             "trainer.save_total_limit: with 1 there is no complete checkpoint while the next is written. Use 2 or more."
         )
+    if values.get("push_to_hub") and not values.get("hub_model_id"):
+        raise UserError("trainer.push_to_hub: needs trainer.hub_model_id, the repository to push to.")
     try:
         return PearConfig(
             **{
@@ -216,8 +234,10 @@ def train_and_save(
     overflow: str = "error",
     seed: int,
     trainer: Mapping[str, Any],
+    lora: Mapping[str, Any] | None = None,
+    buffer: str | None = None,
 ) -> dict[str, Any]:
-    """Trains, from the last complete checkpoint if there is one, and writes model, tokenizer and metrics.
+    """Trains, from the last complete checkpoint if there is one, and writes model, tokenizer, model card and metrics.
 
     The model's generation configuration stops on the tokens that the data teaches: the last ids of its completions that
     `finish` calls "stop".
@@ -227,14 +247,20 @@ def train_and_save(
         tokenizer: the target's.
         dataset: what `PearTrainer` takes.
         run_dir: an open run, in whose `work` all is written; on other ranks than 0 one that only names the directory.
-        objective, objective_kwargs, overflow, seed, trainer: as in `SftConfig`.
+        objective, objective_kwargs, overflow, seed, trainer, lora: as in `SftConfig`.
+        buffer: what `dataset` was read from, for the model card; without it there is no card.
 
     Returns:
         Counts for the manifest: steps, trajectories, dropped trajectories, tokens, and the last logged loss.
     """
+    import torch
+
     from pear.training.checkpoints import latest_complete_checkpoint, remove_incomplete
+    from pear.training.lora import lora_config, merge_adapter
+    from pear.training.model_card import describe_buffer
     from pear.training.progress import ReportProgress
     from pear.training.sft_trainer import PearTrainer
+    from pear.training.trackers import keep_events
 
     checkpoint = latest_complete_checkpoint(run_dir.scratch)
     args = training_arguments(
@@ -245,26 +271,32 @@ def train_and_save(
         seed=seed,
         trainer=trainer,
     )
+    if lora is not None:
+        # TRL draws the adapter before it seeds.
+        torch.manual_seed(seed)
     pear_trainer = PearTrainer(
         model,
         args,
         train_dataset=dataset,
         processing_class=tokenizer,
         callbacks=[ReportProgress(run_dir)],
+        peft_config=None if lora is None else lora_config(lora),
     )
+    keep_events(pear_trainer, run_dir.work)
     if is_main_process():
         remove_incomplete(run_dir.scratch, checkpoint)
     pear_trainer.train(resume_from_checkpoint=checkpoint)
+    if lora is not None:
+        pear_trainer.model = merge_adapter(pear_trainer.model, run_dir.work / ADAPTER)
     stops = _taught_stop_ids(dataset)
     if stops:
         trained: Any = pear_trainer.model
         trained.generation_config.eos_token_id = stops[0] if len(stops) == 1 else stops
-    pear_trainer.save_model(str(run_dir.work))
-    pear_trainer.accelerator.wait_for_everyone()
+    if buffer is not None:
+        pear_trainer.trained_on = describe_buffer(buffer)
+    _write_model(pear_trainer, run_dir, None if buffer is None else f"{Path(str(model)).name}-{objective}")
     history = pear_trainer.state.log_history
     if is_main_process():
-        # A pickle of paths and devices: it belongs to the checkpoints.
-        (run_dir.work / "training_args.bin").unlink(missing_ok=True)
         _write_metrics(run_dir.work / METRICS, history)
     return {
         "steps": pear_trainer.state.global_step,
@@ -273,6 +305,20 @@ def train_and_save(
         "tokens": next((entry["num_tokens"] for entry in reversed(history) if "num_tokens" in entry), None),
         "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
     }
+
+
+def _write_model(trainer: "PearTrainer", run_dir: Run, card: str | None) -> None:
+    """Writes model and tokenizer and, with a title for it, the model card."""
+    trainer.save_model(str(run_dir.work))
+    trainer.accelerator.wait_for_everyone()
+    if not is_main_process():
+        return
+    # A pickle of paths and devices: it belongs to the checkpoints.
+    (run_dir.work / "training_args.bin").unlink(missing_ok=True)
+    if card is not None:
+        # TRL writes it beside the checkpoints.
+        trainer.create_model_card(model_name=card)
+        os.replace(run_dir.scratch / "README.md", run_dir.work / "README.md")
 
 
 def _taught_stop_ids(dataset: "Dataset") -> list[int]:

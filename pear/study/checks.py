@@ -80,6 +80,11 @@ def _check_sft(config: "SftConfig | PretrainConfig", directory: Path) -> None:
         seed=config.seed,
         trainer=config.trainer,
     )
+    lora = getattr(config, "lora", None)
+    if lora is not None:
+        from pear.training.lora import lora_config
+
+        lora_config(lora)
 
 
 def _check_grpo(config: "GrpoConfig", directory: Path) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pear.errors import UserError
+from pear.errors import UserError, unknown_name
 from pear.runs import sha256
+from pear.stages import load_stage
 from pear.study.analyses import BEHAVIOR, Offline, Trained, plan_analyses
 from pear.study.config import SEED, Arm, Pretrained, StudyConfig, merged
 from pear.study.graph import Node, Use
@@ -65,6 +66,7 @@ def make_plan(config: StudyConfig, study_dir: Path, *, probe: bool = False, drop
 
 class _Planner:
     def __init__(self, config: StudyConfig, study_dir: Path, probe: bool, dropped: frozenset[str]) -> None:
+        _check_keys(config)
         self.config = config
         self.nodes = Nodes(study_dir)
         self.arms = config.expanded_arms()
@@ -239,6 +241,16 @@ def _rl_steps(config: StudyConfig) -> tuple[dict[str, Any], list[int]]:
             f"evaluate.at_rl_steps: {wrong[0]} is not in 1..{steps} (rl.steps). After SFT models are always evaluated."
         )
     return settings, sorted({*asked, steps})
+
+
+def _check_keys(config: StudyConfig) -> None:
+    """Keys of blocks that no stage knows, before their absence under the right name is noticed."""
+    own = {"behavior": ("collect", {"buffer"}), "sft": ("sft", set()), "rl": ("grpo", set())}
+    for block, (stage, more) in {**own, "evaluate": ("evaluate", {"at_rl_steps"})}.items():
+        known = {*load_stage(stage)[0].model_fields, *more}
+        for key in map(str, getattr(config, block)):
+            if key not in known:
+                raise UserError(f"{block}: {key}: {unknown_name('key', key, known)}")
 
 
 def _check_blocks(config: StudyConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from pear.errors import UserError
-from pear.runs import locked, note, write_json
+from pear.runs import locked, note, replacing, write_json
 from pear.stages import STAGES
 from pear.study.checks import check_trainers
 from pear.study.config import StudyConfig
@@ -156,14 +156,17 @@ def _check_directory(study_dir: Path) -> None:
     if study_dir.exists() and not study_dir.is_dir():
         raise UserError(f"{study_dir}: is a file. Choose another directory for the study.")
     if study_dir.is_dir() and not (study_dir / PLAN).is_file():
-        others = [entry.name for entry in study_dir.iterdir() if entry.name not in (".lock", STUDY_FILE)]
+        # A kill, or a full disk, may have come while the first files were written.
+        begun = {".lock", STUDY_FILE, f"{STUDY_FILE}.tmp", f"{PLAN}.tmp"}
+        others = [entry.name for entry in study_dir.iterdir() if entry.name not in begun]
         if others:
             raise UserError(f"{study_dir}: is not empty and holds no study. Choose another directory.")
 
 
 def _write_plan(plan: Plan, study_dir: Path) -> None:
     text = yaml.safe_dump(plan.config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
-    (study_dir / STUDY_FILE).write_text(text, encoding="utf-8")
+    with replacing(study_dir / STUDY_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     write_json(study_dir / PLAN, plan.record(study_dir))
 
 

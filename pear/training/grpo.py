@@ -18,6 +18,7 @@ from pear.errors import UserError, missing_extra
 from pear.tasks import Problem
 from pear.training.grpo_callbacks import StepSeed
 from pear.training.rewards import verifier_reward
+from pear.training.trackers import check_trackers
 from pear.training.trainer_arguments import checked_arguments, machine_defaults
 
 # GRPO as the paper cites it (Shao et al., 2024, Equations 3 and 4), where TRL's defaults are others. The rate is
@@ -28,6 +29,7 @@ GRPO_DEFAULTS: dict[str, Any] = {
     "use_bias_correction_kl": False,
     "lr_scheduler_type": "constant",
     "disable_dropout": True,
+    "hub_strategy": "end",
     "report_to": "none",
     "disable_tqdm": True,
 }
@@ -65,6 +67,8 @@ FIXED: dict[str, str] = {
     "ignore_data_skip": "a resumed run sees the prompts that an unbroken one would",
     "resume_from_checkpoint": "a run finds its own checkpoint",
     "eval_strategy": "models are evaluated by `pear evaluate`",
+    "hub_strategy": "a run is pushed at its end",
+    "hub_token": "it would be written into the manifest; log in with `hf auth login`, or set HF_TOKEN",
 }
 
 
@@ -102,6 +106,8 @@ def grpo_arguments(
     chosen = checked_arguments(GRPOConfig, trainer, source="trainer")
     if chosen.get("use_vllm") and importlib.util.find_spec("vllm") is None:
         raise missing_extra("vLLM (`trainer.use_vllm`)", "vllm")
+    if chosen.get("push_to_hub") and not chosen.get("hub_model_id"):
+        raise UserError("trainer.push_to_hub: needs trainer.hub_model_id, the repository to push to.")
     completions, processes = prompts_per_step * group_size, int(os.environ.get("WORLD_SIZE", "1"))
     if completions % (micro_batch * processes):
         raise UserError(
@@ -127,9 +133,11 @@ def grpo_arguments(
         "save_strategy": "no",
     }
     try:
-        return GRPOConfig(**values)
+        args = GRPOConfig(**values)
     except (ValueError, ImportError) as error:
         raise UserError(f"trainer: TRL refuses these arguments ({str(error).splitlines()[0]}).") from None
+    check_trackers(args.report_to)
+    return args
 
 
 def prompt_order(num_problems: int, prompts_per_step: int, steps: int, seed: int) -> list[int]:

@@ -7,6 +7,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from pear.errors import UserError
 from pear.objectives import make_objective
+from pear.training.trackers import check_trackers
 
 OVERFLOW = ("error", "drop")
 
@@ -22,8 +23,8 @@ class PearConfig(SFTConfig):
             and says how many. They are never cut, because that would change the weights of the tokens that remain.
 
     Raises:
-        UserError: unknown objective or field of it, or a setting of TRL under which weights would be dropped, computed
-            over the wrong tokens or applied to something else than the completions.
+        UserError: unknown objective or field of it, a tracker that is not installed, or a setting of TRL under which
+            weights would be dropped, computed over the wrong tokens or applied to something else than the completions.
     """
 
     _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "objective_kwargs"]
@@ -49,6 +50,7 @@ class PearConfig(SFTConfig):
         if not isinstance(self.objective_kwargs, dict):
             raise UserError(f"objective_kwargs: expected a mapping of fields, got {self.objective_kwargs!r}.")
         make_objective(self.objective, self.objective_kwargs)
+        check_trackers(self.report_to)
         for refused, sentence in self._refusals():
             if refused:
                 raise UserError(sentence)

@@ -1,5 +1,6 @@
 """Trajectories for SFT: what a data set must hold, its checks, and the token rows that TRL trains on."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pear.data.rendering import render_prompt
 from pear.errors import UserError
+from pear.runs import canonical_json, sha256
 
 # A log-prob is at most 0; logsumexp in float32 may round it to a little more.
 POSITIVE_SLACK = 1e-4
@@ -70,6 +72,17 @@ def check_dataset(dataset: Any, name: str) -> None:
         raise UserError(f"{name}: a data set with a transform cannot be prepared. Apply it with Dataset.map first.")
     if len(dataset) == 0:
         raise UserError(f"{name}: the data set is empty.")
+
+
+def rows_digest(trajectories: Dataset) -> str:
+    """A sha256 over the lengths and the values of a data set's columns of lists, in the order of the rows."""
+    digests = {column: (hashlib.sha256(), hashlib.sha256()) for column in sorted(trajectories.column_names)}
+    for _, table in _tables(trajectories):
+        for column, (lengths, values) in digests.items():
+            lengths.update(_lengths(table, column).astype(numpy.int64).tobytes())
+            kind = numpy.float32 if column == BEHAVIOR else numpy.int64
+            values.update(_flat(table, column)[0].astype(kind).tobytes())
+    return sha256(canonical_json({name: [part.hexdigest() for part in parts] for name, parts in digests.items()}))
 
 
 def training_rows(trajectories: Dataset, *, num_proc: int | None = None) -> Dataset:

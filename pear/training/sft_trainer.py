@@ -4,7 +4,8 @@ TRL keeps the divisor (the global token count), the scaling under DDP, the auxil
 padding-free batches. This subclass carries one more column, and hands TRL's loss `-per_token * weights` in place of
 the token log-probs. It relies on names of TRL 1.16 that are private or undocumented: `_prepare_dataset`,
 `_set_signature_columns_if_needed`, `_send_telemetry`, `_save_checkpoint`, `_run_epoch`, what is summed between two logs
-(`_tr_loss`, `_globalstep_last_logged`, `_metrics`, `_total_train_tokens`), the `seq_idx` of its collator, and that
+(`_tr_loss`, `_globalstep_last_logged`, `_metrics`, `_total_train_tokens`), what its model card is made of (`_name`,
+`_paper`, `_tag_names`), the `seq_idx` of its collator, and that
 `compute_loss` calls `model(..., fused_lm_head=True)` and reads `log_probs` and `label_mask` of what it returns. So the
 minor version is pinned, and `tests/training/test_sft_trainer.py` holds `nll` equal to `trl.SFTTrainer`.
 """
@@ -27,6 +28,7 @@ from pear.objectives import Objective, TokenBatch, make_objective
 from pear.ops.diagnostics import WeightSums
 from pear.runs import is_main_process, note
 from pear.training.checkpoints import CompleteCheckpoint, checkpoint_path, checkpoint_to_resume
+from pear.training.model_card import complete_card, describe_buffer, describe_rows, paper_of
 from pear.training.sft_config import PearConfig
 from pear.training.sft_data import BEHAVIOR, check_dataset, checked_trajectories, training_rows
 
@@ -58,9 +60,16 @@ class PearTrainer(SFTTrainer):
     Logs, besides TRL's metrics and over the same steps, `loss/nll` (mean -log pi_theta of the target tokens, without
     weights, so comparable between objectives) and those of `pear.ops.diagnostics.WeightSums.metrics`. On several
     processes an evaluation counts the rows that `accelerate` repeats to fill the last batch.
+
+    The model card that TRL writes also names the objective with its fields, `trained_on` (a buffer by its digest, other
+    data by that of its rows) and the paper.
     """
 
+    _name = "pear"
+    _tag_names = [*SFTTrainer._tag_names, "pear"]
+
     objective: Objective
+    trained_on: str
 
     def __init__(
         self,
@@ -87,6 +96,7 @@ class PearTrainer(SFTTrainer):
         if lacking:
             name = type(self.objective).__name__
             raise UserError(f"objective: {name} needs {lacking}, which this trainer does not supply.")
+        self._paper = paper_of(self.objective)
         self.dropped: dict[str, int] = {}
         self._buffers: dict[str, Path] = {}
         self._prepared: set[str] = set()
@@ -140,8 +150,9 @@ class PearTrainer(SFTTrainer):
         """Replaces TRL's tokenisation, EOS, truncation and packing by checked trajectories; the order stays TRL's."""
         if dataset._fingerprint in self._prepared:
             return dataset
-        if dataset_name in self._buffers:
-            check_tokenizer(read_manifest(self._buffers.pop(dataset_name)), processing_class)
+        buffer = self._buffers.pop(dataset_name, None)
+        if buffer is not None:
+            check_tokenizer(read_manifest(buffer), processing_class)
         with global_then_local_main_first():
             trajectories, self.dropped[dataset_name] = checked_trajectories(
                 dataset,
@@ -152,6 +163,8 @@ class PearTrainer(SFTTrainer):
                 name=f"{dataset_name} dataset",
                 num_proc=args.dataset_num_proc,
             )
+            if dataset_name == "train":
+                self.trained_on = describe_rows(trajectories) if buffer is None else describe_buffer(buffer)
             rows = training_rows(trajectories, num_proc=args.dataset_num_proc)
             if packing:
                 if args.shuffle_dataset:
@@ -297,6 +310,16 @@ class PearTrainer(SFTTrainer):
             prefix = "" if self._mode() == "train" else "eval_"
             logs.update({f"{prefix}{name}": value for name, value in metrics.items()})
         super().log(logs, start_time)
+
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        """TRL's card, and what was minimized on what."""
+        super().create_model_card(*arguments, **named)
+        if self.is_world_process_zero():
+            assert isinstance(self.args, PearConfig)
+            assert self.args.output_dir is not None
+            dropped = self.dropped["train"]
+            left_out = f"; {dropped} longer than {self.args.max_length} tokens left out" if dropped else ""
+            complete_card(Path(self.args.output_dir) / "README.md", self.objective, self.trained_on + left_out)
 
     def _mode(self) -> str:
         assert self.model is not None

@@ -16,15 +16,24 @@ NOT_HASHED = frozenset(
         "dataloader_num_workers",
         "dataset_num_proc",
         "disable_tqdm",
+        "hub_always_push",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
         "log_level",
         "logging_first_step",
         "logging_steps",
         "logging_strategy",
+        "project",
+        "push_to_hub",
         "report_to",
         "run_name",
         "save_steps",
         "save_strategy",
         "save_total_limit",
+        "trackio_bucket_id",
+        "trackio_space_id",
+        "trackio_static_space_id",
     }
 )
 
@@ -75,11 +84,13 @@ def hashed_trainer_values(values: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _adapters(config_class: type) -> dict[str, TypeAdapter[Any]]:
     hints = get_type_hints(config_class)
-    return {
-        field.name: TypeAdapter(hints[field.name], config=ConfigDict(arbitrary_types_allowed=True))
-        for field in dataclasses.fields(config_class)
-        if field.init
-    }
+    return {field.name: _adapter(hints[field.name]) for field in dataclasses.fields(config_class) if field.init}
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    # pydantic takes no configuration for a dataclass.
+    arbitrary = None if dataclasses.is_dataclass(hint) else ConfigDict(arbitrary_types_allowed=True)
+    return TypeAdapter(hint, config=arbitrary)
 
 
 def machine_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
