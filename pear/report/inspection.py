@@ -59,12 +59,10 @@ def write_weight_page(run_dir: Path, *, order: str = "effective_sample_size", sh
     Raises:
         UserError: no such run, or no such order.
     """
-    import pyarrow.parquet
-
     if order not in ORDERS:
         raise UserError(f"sort: expected one of {', '.join(ORDERS)}. Got '{order}'.")
     manifest = read_manifest(run_dir)
-    rows = pyarrow.parquet.read_table(run_dir / "weights.parquet").to_pylist()
+    rows = _read(run_dir / "weights.parquet")
     if order == "effective_sample_size":
         rows.sort(key=lambda row: row["effective_sample_size"])
     elif order == "clipped":
@@ -173,11 +171,9 @@ def write_outcome_page(run_dir: Path, output_dir: Path, *, shown: int = 50) -> P
     Raises:
         UserError: no such run, or the directory cannot be written.
     """
-    import pyarrow.parquet
-
     manifest = read_manifest(run_dir)
     asked: dict[str, list[Mapping[str, Any]]] = {}
-    for row in pyarrow.parquet.read_table(run_dir / "outcomes.parquet").to_pylist():
+    for row in _read(run_dir / "outcomes.parquet"):
         asked.setdefault(row["problem_id"], []).append(row)
     known = _problems(manifest["config"]["problems"])
     problems = [
@@ -221,6 +217,17 @@ def _problems(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     except UserError:
         return {}
     return {problem.id: problem for problem in found}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make the run again.") from None
+    return rows
 
 
 def _environment() -> jinja2.Environment:

@@ -122,5 +122,8 @@ def test_outcomes_have_their_verdicts(models: tuple[str, str], tmp_path: Path) -
     assert page.count("<strong>wrong</strong>") == sum(not row["correct"] for row in rows)
     assert "<img" not in page
     assert all(html.escape(problem.prompt[-1]["content"]) in page for problem in PROBLEMS)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"outcomes\.parquet: cannot be read"):
+        write_outcome_page(run_dir, tmp_path / "page")
     right = [int(number) for number in re.findall(r"(\d) of 4 right", page)]
     assert right == sorted(right)
