@@ -1,6 +1,5 @@
 """How far training moved a model's distribution from its start, and how well both predict held-out trajectories."""
 
-import shutil
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -46,12 +45,11 @@ def analyze(request: Request) -> dict[str, Any]:
         UserError: as `check`, and where a model cannot be loaded.
         ValueError: a value is not finite (names the trajectory).
     """
-    from pear.analysis.forward import SHARDS, token_table
+    from pear.analysis.forward import token_table
 
     tokens = token_table(request, direction="before || after")
     trajectories = sequence_means(tokens)
     write_table(request.work / TRAJECTORIES, trajectories)
-    shutil.rmtree(request.work / SHARDS)
     return {
         **{f"divergence/{name}": _interval(trajectories, name) for name in ("forward_kl", "nll", "nll_before")},
         **{f"divergence/{name}_per_token": _token_mean(trajectories, name) for name in ("nll", "nll_before")},

@@ -16,14 +16,14 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pear.analysis.request import Request
-from pear.analysis.tables import write_table
 from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
 from pear.data.rendering import added_tokens, load_tokenizer, render_prompt
 from pear.errors import UserError
 from pear.models import load_causal_model, unreadable_model
+from pear.runs import Files
 
 Direction = Literal["before || after", "after || before"]
-SHARDS = "tokens"
+_SHARDS = "tokens"
 _SHARD_ROWS = 64
 _COLUMNS = ("problem_id", "task", "prompt", "completion_ids", "behavior_log_probs")
 _FLOATS = pyarrow.list_(pyarrow.float64())
@@ -81,7 +81,8 @@ def token_table(request: Request, *, direction: Direction) -> pyarrow.Table:
 
     Columns: problem_id, task, `divergence` (the KL in `direction`, full vocabulary, temperature 1, nats),
     `before_log_probs` and `after_log_probs` of the token that is there, and `behavior_log_probs`. Written in files of
-    64 trajectories under `request.work`; those that are there are not made again. `chunk_tokens` is among the settings.
+    64 trajectories under `request.scratch`; those that are there and whole are not made again. `chunk_tokens` is among
+    the settings.
 
     Raises:
         UserError: as `read_calibration`, and where a model cannot be loaded.
@@ -91,21 +92,24 @@ def token_table(request: Request, *, direction: Direction) -> pyarrow.Table:
     assert request.after is not None
     names = (request.before, request.after)
     total = len(calibration.rows)
-    shards = request.work / SHARDS
-    shards.mkdir(exist_ok=True)
+    shards = request.scratch / _SHARDS
+    shards.mkdir(parents=True, exist_ok=True)
+    files = Files(shards, request.scratch / f"{_SHARDS}.json")
     models: list[Any] = []
     tables = []
     for start in range(0, total, _SHARD_ROWS):
-        path = shards / f"{start:08d}.parquet"
-        if not path.is_file():
-            models = models or [load_causal_model(name, request.device, request.dtype) for name in names]
+        name = f"{start:08d}.parquet"
+        if not files.has(name):
+            models = models or [load_causal_model(model, request.device, request.dtype) for model in names]
             records = []
             for place in range(start, min(start + _SHARD_ROWS, total)):
                 values = _compared(models, calibration, place, direction, request.settings.chunk_tokens)
                 records.append(values)
                 request.progress(place + 1, total, "trajectories")
-            write_table(path, pyarrow.Table.from_pylist(records, schema=_SCHEMA))
-        tables.append(pyarrow.parquet.read_table(path))
+            with files.writing(name) as temporary:
+                table = pyarrow.Table.from_pylist(records, schema=_SCHEMA)
+                pyarrow.parquet.write_table(table, temporary, compression="zstd")
+        tables.append(pyarrow.parquet.read_table(shards / name))
     return pyarrow.concat_tables(tables)
 
 

@@ -1,7 +1,6 @@
 """Whether SFT and GRPO push a model's layers in the same directions: angles between their mean gradients (A.4)."""
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -75,8 +74,8 @@ def analyze(request: Request) -> dict[str, Any]:
     """
     from safetensors import safe_open
 
-    parts = request.work / _PARTS
-    parts.mkdir(exist_ok=True)
+    parts = request.scratch / _PARTS
+    parts.mkdir(parents=True, exist_ok=True)
     with safe_open(request.gradients[OFFLINE], framework="pt") as file:
         modules = sorted(file.keys(), key=layer_order)
     for index, module in enumerate(modules):
@@ -86,9 +85,6 @@ def analyze(request: Request) -> dict[str, Any]:
         request.progress(index + 1, len(modules), "modules")
     rows = [read_json(path) for path in sorted(parts.glob("*.json"))]
     _write_modules(request.work / MODULES, rows)
-    shutil.rmtree(parts)
-    # They are several times the model's size, and the pilots that they come from can be run again.
-    shutil.rmtree(request.work / GRADIENTS, ignore_errors=True)
     return {
         **{
             f"gradients/{name}_degrees": math.fsum(row[name] for row in rows) / len(rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pear.models import Dtype
+from pear.runs import SCRATCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class Request:
         after: the trained model, likewise.
         buffer: the directory of a buffer with calibration trajectories.
         settings: the module's own `Settings`.
-        work: where tables go, and what a killed run needs to go on; it may hold parts of such a run.
+        work: where tables go.
         progress: called with (done, total, unit) after every part.
         device: where to compute: a device of torch that is there ("cpu", "cuda").
         dtype: of the models that are loaded; "auto" is float32 on a CPU and bfloat16 elsewhere.
@@ -33,3 +34,8 @@ class Request:
     device: str = "cpu"
     dtype: Dtype = "auto"
     gradients: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def scratch(self) -> Path:
+        """Where parts are that a killed run goes on from, and nobody needs afterwards. It may hold those of one."""
+        return self.work / SCRATCH

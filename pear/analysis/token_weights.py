@@ -1,6 +1,5 @@
 """Where PEAR's weight lies against where training moved the model (Figure 5), with position told apart from weight."""
 
-import shutil
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -74,7 +73,7 @@ def analyze(request: Request) -> dict[str, Any]:
     """
     import pyarrow
 
-    from pear.analysis.forward import SHARDS, token_table
+    from pear.analysis.forward import token_table
     from pear.analysis.token_bins import bin_rows, rank_correlation, resampled_counts
     from pear.ops.diagnostics import effective_sample_size
 
@@ -83,7 +82,6 @@ def analyze(request: Request) -> dict[str, Any]:
     counts = resampled_counts(trajectories, request.settings.resamples, seed=request.settings.seed)
     rows = bin_rows(tokens, counts, weight_bins=request.settings.weight_bins)
     write_table(request.work / BINS, pyarrow.Table.from_pylist(rows))
-    shutil.rmtree(request.work / SHARDS)
     return {
         "token_weights/rank_correlation": rank_correlation(tokens, counts, within_distance=True),
         "token_weights/rank_correlation_any_distance": rank_correlation(tokens, counts, within_distance=False),

@@ -5,7 +5,6 @@ that they are stored in.
 """
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,8 +60,8 @@ def analyze(request: Request) -> dict[str, Any]:
         UserError: as `check`; or a weight is NaN or infinite (names the tensor).
     """
     before, after = _open(request)
-    parts = request.work / _PARTS
-    parts.mkdir(exist_ok=True)
+    parts = request.scratch / _PARTS
+    parts.mkdir(parents=True, exist_ok=True)
     for index, (name, tensor) in enumerate(before.tensors.items()):
         request.progress(index, len(before.tensors), "tensors")
         path = parts / f"{index:05d}.json"
@@ -70,7 +69,6 @@ def analyze(request: Request) -> dict[str, Any]:
             write_json(path, _compare(tensor, after.tensors[name], request))
     rows = [read_json(path) for path in sorted(parts.glob("*.json"))]
     _write_modules(request.work / MODULES, [row for row in rows if row["kind"] == "linear"])
-    shutil.rmtree(parts)
     return {
         **_summary(rows),
         "modules": sum(row["kind"] == "linear" for row in rows),

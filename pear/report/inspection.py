@@ -10,7 +10,9 @@ import jinja2
 
 import pear
 from pear.errors import UserError
+from pear.report.export import write_file
 from pear.report.figures.svg import theme_css
+from pear.report.sources.reading import read_rows
 from pear.runs import read_manifest
 from pear.tasks.problems import ProblemSet, load_problems
 
@@ -62,7 +64,7 @@ def write_weight_page(run_dir: Path, *, order: str = "effective_sample_size", sh
     if order not in ORDERS:
         raise UserError(f"sort: expected one of {', '.join(ORDERS)}. Got '{order}'.")
     manifest = read_manifest(run_dir)
-    rows = _read(run_dir / "weights.parquet")
+    rows = read_rows(run_dir / "weights.parquet")
     if order == "effective_sample_size":
         rows.sort(key=lambda row: row["effective_sample_size"])
     elif order == "clipped":
@@ -82,7 +84,9 @@ def write_weight_page(run_dir: Path, *, order: str = "effective_sample_size", sh
             **_theme(),
         )
     )
-    return _write(run_dir / "inspection.html", page)
+    path = run_dir / "inspection.html"
+    write_file(path, page.encode())
+    return path
 
 
 def _trajectory(row: Mapping[str, Any], bounds: Mapping[str, Sequence[float] | None]) -> Trajectory:
@@ -173,7 +177,7 @@ def write_outcome_page(run_dir: Path, output_dir: Path, *, shown: int = 50) -> P
     """
     manifest = read_manifest(run_dir)
     asked: dict[str, list[Mapping[str, Any]]] = {}
-    for row in _read(run_dir / "outcomes.parquet"):
+    for row in read_rows(run_dir / "outcomes.parquet"):
         asked.setdefault(row["problem_id"], []).append(row)
     known = _problems(manifest["config"]["problems"])
     problems = [
@@ -207,7 +211,9 @@ def write_outcome_page(run_dir: Path, output_dir: Path, *, shown: int = 50) -> P
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{output_dir}: cannot be written ({error.strerror}).") from None
-    return _write(output_dir / "outcomes.html", page)
+    path = output_dir / "outcomes.html"
+    write_file(path, page.encode())
+    return path
 
 
 def _problems(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -217,17 +223,6 @@ def _problems(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     except UserError:
         return {}
     return {problem.id: problem for problem in found}
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make the run again.") from None
-    return rows
 
 
 def _environment() -> jinja2.Environment:
@@ -242,10 +237,3 @@ def _environment() -> jinja2.Environment:
 
 def _theme() -> dict[str, str]:
     return {"light_css": theme_css(dark=False), "dark_css": theme_css(dark=True), "pear_version": pear.__version__}
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
-    return path

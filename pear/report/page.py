@@ -15,9 +15,10 @@ from pear.report.figures import curves, evaluations
 from pear.report.figures.analyses import analysis_figures, analysis_tables, module_tables
 from pear.report.figures.crossings import offline_online_figure, slope_figures
 from pear.report.figures.drawing import ArmStyle, arm_styles, matplotlib_settings
+from pear.report.figures.signals import signal_figures
 from pear.report.figures.svg import Picture, theme_css
 from pear.report.results.confounds import confound_table
-from pear.report.results.signals import SignalRow, signal_figures, signal_rows, signal_sentences, signal_tables
+from pear.report.results.signals import SignalRow, signal_rows, signal_sentences, signal_tables
 from pear.report.results.summaries import Reversal, UnitDifference, evaluation_tables, reversals, unit_differences
 from pear.report.results.verdict import Judgment, Verdict, count, judge
 from pear.report.sources import provenance

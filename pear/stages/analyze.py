@@ -12,7 +12,7 @@ from pear.analysis.request import Request
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import Dtype, resolve_model
-from pear.runs import MANIFEST, Run, note, open_run, partial_path, write_json
+from pear.runs import Run, is_finished, note, open_run, partial_path, write_json
 
 NAME = "analyze"
 VERSION = 1
@@ -58,7 +58,7 @@ def run(config: AnalyzeConfig) -> Path:
     analysis = load_analysis(config.analysis)
     inputs = _inputs(config, analysis)
     request = _request(config, analysis, inputs)
-    if not (config.output_dir / MANIFEST).is_file():
+    if not is_finished(config.output_dir):
         _check(config, analysis, request)
     inputs, parts = {**inputs, **problem_files(config)}, versions(config)
     with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
@@ -70,7 +70,7 @@ def run(config: AnalyzeConfig) -> Path:
         if "gradients" in analysis.REQUIRES:
             from pear.stages.gradients import collect_gradients
 
-            gradients = collect_gradients(config, request.settings, run_dir.work, progress)
+            gradients = collect_gradients(config, request.settings, run_dir.scratch, progress)
             request = dataclasses.replace(request, gradients=gradients)
         metrics = analysis.analyze(request)
         write_json(run_dir.work / METRICS, metrics)

@@ -54,20 +54,20 @@ def gradient_parts(config: "AnalyzeConfig", settings: Settings) -> dict[str, int
 
 
 def collect_gradients(
-    config: "AnalyzeConfig", settings: Settings, work: Path, progress: Callable[[int, int, str], None]
+    config: "AnalyzeConfig", settings: Settings, scratch: Path, progress: Callable[[int, int, str], None]
 ) -> dict[str, Path]:
     """Runs the pilots whose gradients are not there yet.
 
     Returns:
-        "offline", "grpo" and "grpo_again" to safetensors of mean gradients under `work`.
+        "offline", "grpo" and "grpo_again" to safetensors of mean gradients under `scratch`.
 
     Raises:
         UserError: as `check_gradients`, or a run that had no gradient.
     """
     from pear.training.gradients import StepProgress
 
-    directory = work / GRADIENTS
-    directory.mkdir(exist_ok=True)
+    directory = scratch / GRADIENTS
+    directory.mkdir(parents=True, exist_ok=True)
     paths = {name: directory / f"{name}.safetensors" for name in (OFFLINE, GRPO, GRPO_AGAIN)}
     for number, (name, path) in enumerate(paths.items()):
         if not path.is_file():

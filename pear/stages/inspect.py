@@ -10,7 +10,7 @@ from pydantic import Field
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import resolve_model
-from pear.runs import MANIFEST, note, open_run
+from pear.runs import is_finished, note, open_run, replacing
 
 if TYPE_CHECKING:
     from pear.engines.transformers_engine import TransformersEngine
@@ -74,7 +74,7 @@ def run(config: InspectConfig) -> Path:
         raise UserError(f"objective: {config.objective} needs {', '.join(lacking)}, which a buffer does not hold.")
     inputs = {"model": model, "buffer": config.buffer}
     parts = {f"objective:{config.objective}": OBJECTIVES[config.objective].version}
-    prepared = None if (config.output_dir / MANIFEST).is_file() else _prepare(config, model, objective)
+    prepared = None if is_finished(config.output_dir) else _prepare(config, model, objective)
     with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, the page is written again.")
@@ -143,6 +143,5 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    temporary = path.with_name(path.name + ".tmp")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary, compression="zstd")
-    temporary.rename(path)
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary, compression="zstd")

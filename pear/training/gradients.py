@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pear.errors import UserError
+from pear.runs import replacing
 
 
 class MeanGradients:
@@ -58,9 +59,8 @@ class MeanGradients:
     def save(self, path: Path) -> None:
         """Writes sum / steps for each layer, float32, by module name; under a temporary name first."""
         means = {name: total / self.steps for name, total in self._sums.items()}
-        temporary = path.with_name(path.name + ".tmp")
-        save_file(means, temporary, metadata={"steps": str(self.steps)})
-        temporary.rename(path)
+        with replacing(path) as temporary:
+            save_file(means, temporary, metadata={"steps": str(self.steps)})
 
 
 def linear_weights(model: torch.nn.Module) -> dict[str, Tensor]:

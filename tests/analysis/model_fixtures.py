@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from pear.analysis.request import Request
 from pear.data.rendering import load_tokenizer, render_prompt
+from pear.runs import SCRATCH
 from pear.training.tiny_models import build_model, build_tokenizer
 from tests.data.conftest import row, write_buffer
 
@@ -52,6 +53,10 @@ def trajectories(count: int, *, seed: int = 0, longest: int = 12, wrong: int = 0
 
 def save_buffer(path: Path, rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     return write_buffer(path, tokenizer or build_tokenizer(WORDS), rows)
+
+
+def tables_in(work: Path) -> list[str]:
+    return sorted(path.name for path in work.iterdir() if path.name != SCRATCH)
 
 
 def request_for(before: Path, after: Path, buffer: Path, work: Path, settings: Any, **fields: Any) -> Request:

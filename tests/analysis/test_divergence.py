@@ -15,9 +15,17 @@ from pear.analysis import forward
 from pear.analysis.divergence import Settings, analyze, check
 from pear.analysis.forward import kl_divergence, response_log_probs
 from pear.errors import UserError
+from pear.runs import SCRATCH
 from pear.stages.analyze import AnalyzeConfig, run
 from tests import naive
-from tests.analysis.model_fixtures import naive_log_probs, request_for, save_buffer, save_model, trajectories
+from tests.analysis.model_fixtures import (
+    naive_log_probs,
+    request_for,
+    save_buffer,
+    save_model,
+    tables_in,
+    trajectories,
+)
 
 ROWS = trajectories(7, wrong=2)
 RIGHT = ROWS[:5]
@@ -153,16 +161,28 @@ def test_a_killed_run_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch) -
     killed = request_for(*inputs, tmp_path / "killed", Settings(), progress=kill)
     with pytest.raises(KilledError):
         analyze(killed)
-    assert [path.name for path in (killed.work / "tokens").iterdir()] == ["00000000.parquet"]
+    (shard,) = (path for path in (killed.scratch / "tokens").iterdir() if path.suffix == ".parquet")
+    assert shard.name == "00000000.parquet"
     done = []
     again = request_for(*inputs, killed.work, Settings(), progress=lambda *place: done.append(place[0]))
     assert analyze(again) == whole
     assert done == [3, 4, 5]
     for work in ("whole", "killed"):
-        assert [path.name for path in (tmp_path / work).iterdir()] == ["trajectories.parquet"]
+        assert tables_in(tmp_path / work) == ["trajectories.parquet"]
     assert (killed.work / "trajectories.parquet").read_bytes() == (
         tmp_path / "whole" / "trajectories.parquet"
     ).read_bytes()
+
+
+def test_a_cut_shard_is_made_again(inputs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(forward, "_SHARD_ROWS", 2)
+    whole = divergence(inputs, tmp_path / "work")
+    shard = tmp_path / "work" / SCRATCH / "tokens" / "00000002.parquet"
+    shard.write_bytes(shard.read_bytes()[:-7])
+    made = []
+    again = request_for(*inputs, tmp_path / "work", Settings(), progress=lambda *place: made.append(place[0]))
+    assert analyze(again) == whole
+    assert made == [3, 4]
 
 
 def test_values_that_are_not_finite_name_the_trajectory(inputs, tmp_path) -> None:

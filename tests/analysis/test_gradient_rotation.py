@@ -26,6 +26,7 @@ from pear.analysis.request import Request
 from pear.errors import UserError
 from pear.ops.geometry import left_subspace
 from tests import naive
+from tests.analysis.model_fixtures import tables_in
 
 Gradients = dict[str, dict[str, Tensor]]
 SETTINGS = Settings(rl={}, k=2)
@@ -162,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch) -> None:
     assert analyze(request_for(tmp_path / "killed", gradients)) == whole
     assert compared == modules[2:]
     for work in ("whole", "killed"):
-        assert [path.name for path in (tmp_path / work).iterdir()] == ["modules.parquet"]
+        assert tables_in(tmp_path / work) == ["modules.parquet"]
     assert (tmp_path / "whole" / "modules.parquet").read_bytes() == (
         tmp_path / "killed" / "modules.parquet"
     ).read_bytes()

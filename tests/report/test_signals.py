@@ -11,12 +11,12 @@ import numpy
 import pyarrow.parquet
 import pytest
 
+from pear.report.figures.signals import signal_figures
 from pear.report.results.chance import best_by_chance
 from pear.report.results.signals import (
     SignalRow,
     best_rows,
     regret_of_a_random_pick,
-    signal_figures,
     signal_rows,
     signal_sentences,
     signal_tables,

@@ -5,12 +5,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 from jaxtyping import Bool
 
 from pear.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,28 +85,35 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """A parquet file as one mapping a row."""
-    import pyarrow.parquet as parquet
-
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    """A parquet file as one mapping a row. Raises `UserError` where it cannot be read."""
+    rows: list[dict[str, Any]] = _read_table(path).to_pylist()
     return rows
+
+
+def _read_table(path: Path, columns: Sequence[str] | None = None) -> "pyarrow.Table":
+    """A parquet file, or those of the columns that it has."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        known = pyarrow.parquet.read_schema(path).names
+        return pyarrow.parquet.read_table(path, columns=[name for name in columns or known if name in known])
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make the run again.") from None
 
 
 def read_outcomes(path: Path) -> Outcomes:
     """`outcomes.parquet` at its first temperature.
 
     Raises:
-        UserError: no rows, or problems with different numbers of samples.
+        UserError: it cannot be read, no rows, or problems with different numbers of samples.
     """
     import pyarrow.compute
-    import pyarrow.parquet as parquet
 
-    names = parquet.read_schema(path).names
-    wanted = ["problem_id", "task", "sample", "correct", *(name for name in ["temperature"] if name in names)]
-    table = parquet.read_table(path, columns=wanted)
+    table = _read_table(path, ("problem_id", "task", "sample", "correct", "temperature"))
     if len(table) == 0:
         raise UserError(f"{path}: holds no outcomes.")
-    if "temperature" in names:
+    if "temperature" in table.column_names:
         table = table.filter(pyarrow.compute.equal(table["temperature"], table["temperature"][0]))
     problems = table["problem_id"].combine_chunks().dictionary_encode()
     codes, samples = problems.indices.to_numpy(), table["sample"].to_numpy()
