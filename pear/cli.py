@@ -14,7 +14,7 @@ from pydantic import ValidationError
 import pear
 from pear.configuration import StrictModel, read_yaml, sentences, with_override
 from pear.doctor import doctor
-from pear.errors import UserError, writing_to
+from pear.errors import UserError, unknown_name, writing_to
 from pear.models import resolve_recipe
 from pear.runs import note
 from pear.stages import STAGES, load_stage
@@ -35,6 +35,7 @@ _HELP = {
 def study(
     recipe: tyro.conf.Positional[Path],
     output_dir: Path | None = None,
+    variant: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     probe: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -43,17 +44,25 @@ def study(
     Args:
         recipe: the study's YAML file, or a shipped one such as recipes/demo.yaml.
         output_dir: where it goes; `studies/NAME` by default.
+        variant: of the file's `variants`, run only this one; repeatable.
         set: override one key, such as `--set rl.steps=10`; repeatable.
         probe: give every arm a tenth of RL first and the better half all of it; the block `probe` changes both shares.
     """
-    from pear.study import StudyConfig, run_study
+    from pear.study import parse_studies, run_studies
 
     path = resolve_recipe(recipe)
     values = read_yaml(path)
     for assignment in set:
         values = with_override(values, assignment)
-    config = StudyConfig.parse(values, source=str(path))
-    return run_study(config, output_dir or Path("studies") / config.name, probe=probe).exit_code
+    studies = parse_studies(values, source=str(path))
+    if variant and None in studies:
+        raise UserError(f"--variant: {path} has no variants.")
+    for name in variant:
+        if name not in studies:
+            raise UserError(f"--variant: {unknown_name('variant', name, [known for known in studies if known])}")
+    chosen = {name: config for name, config in studies.items() if not variant or name in variant}
+    results = run_studies(chosen, output_dir or Path("studies") / str(values.get("name", path.stem)), probe=probe)
+    return max(result.exit_code for result in results.values())
 
 
 _Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pear.study.machine import Machine
 from pear.tasks.problems import ProblemSet
 
 SEED = "{seed}"
+_DIRECTORY_NAME = re.compile(r"\w[\w.-]*")
 
 
 class Pretrained(StrictModel):
@@ -151,6 +153,31 @@ class StudyConfig(StrictModel):
         if arms and self.reference not in arms:
             raise UserError(f"reference: {unknown_name('arm', self.reference, arms)}")
         return arms
+
+
+def parse_studies(values: Any, *, source: str) -> dict[str | None, StudyConfig]:
+    """The studies of a file: one, named None, or one per entry of `variants`, in their order.
+
+    `variants` maps a name to keys that this study has otherwise, merged key by key over the rest of the file: the same
+    arms and seeds on another task, say, or another family of bases.
+
+    Raises:
+        UserError: names `source`, the variant and what cannot be used.
+    """
+    if not isinstance(values, dict) or "variants" not in values:
+        return {None: StudyConfig.parse(values, source=source)}
+    shared = {key: value for key, value in values.items() if key != "variants"}
+    variants = values["variants"]
+    if not isinstance(variants, dict) or not variants or not all(isinstance(own, dict) for own in variants.values()):
+        raise UserError(f"{source}: variants: expected names with the keys that each has otherwise, {{name: {{...}}}}.")
+    studies: dict[str | None, StudyConfig] = {}
+    for name, own in variants.items():
+        if not isinstance(name, str) or not _DIRECTORY_NAME.fullmatch(name):
+            raise UserError(f"{source}: variants: '{name}' names a directory: use letters, digits, '_', '-' and '.'.")
+        study = StudyConfig.parse(merged(shared, own), source=f"{source}: variants.{name}")
+        title = study.name if "name" in own else f"{study.name}, {name}"
+        studies[name] = study.model_copy(update={"name": title})
+    return studies
 
 
 def merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

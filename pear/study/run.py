@@ -50,6 +50,25 @@ class StudyResult:
         return 1 if self.failures else 0
 
 
+def run_studies(
+    studies: Mapping[str | None, StudyConfig], directory: Path, *, probe: bool = False
+) -> dict[str | None, StudyResult]:
+    """Runs the studies of one file, one after another: each as `run_study`, in a directory of its name.
+
+    Args:
+        studies: what `parse_studies` returns.
+        directory: holds one study's directory each, or is the one study's that has no name.
+        probe: as in `run_study`.
+
+    Raises:
+        UserError: anything in any of them that cannot be used; none is started then.
+    """
+    places = {name: directory if name is None else directory / name for name in studies}
+    for name, config in studies.items():
+        make_plan(config, places[name].absolute(), probe=probe)
+    return {name: run_study(config, places[name], probe=probe) for name, config in studies.items()}
+
+
 def run_study(config: StudyConfig, study_dir: Path, *, probe: bool = False) -> StudyResult:
     """Runs every stage of a study that is not finished, side by side, and writes its report.
 
