@@ -87,7 +87,7 @@ def objective_weights(
     name: str, log_probs: Matrix, behavior: Matrix, mask: Mask, segment_ids: Ids | None, **settings: object
 ) -> Matrix:
     """The weight of each response token under a named objective, 0 elsewhere."""
-    if name == "nll":
+    if name in ("nll", "composed"):
         return [[1.0 if flag else 0.0 for flag in flags] for flags in mask]
     ratio = [
         [floored(p) - floored(b) if flag else 0.0 for p, b, flag in zip(*rows, strict=True)]

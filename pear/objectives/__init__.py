@@ -11,42 +11,20 @@
 >>> (loss.sum / loss.num_tokens).backward()
 """
 
-from typing import Any
+from pear.objectives.batch import StepCounts, TokenBatch, TokenLoss
+from pear.objectives.objective import BaseLoss, Divergence, Objective, Weighting
+from pear.objectives.registry import OBJECTIVES, make_objective
+from pear.objectives.step import prepare_step
 
-from pear.errors import UserError, unknown_name
-from pear.objectives.batch import TokenBatch, TokenLoss
-from pear.objectives.fields import read_fields
-from pear.objectives.nll import Nll
-from pear.objectives.objective import Objective
-from pear.objectives.pear import PearBlock, PearSequence, PearToken
-from pear.objectives.single_step import SingleStep
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "nll": Nll,
-    "pear_token": PearToken,
-    "pear_block": PearBlock,
-    "pear_sequence": PearSequence,
-    "single_step_is": SingleStep,
-}
-
-
-def make_objective(name: str, kwargs: dict[str, Any]) -> Objective:
-    """The named objective with hyper-parameters as a recipe gives them: YAML's lists and numbers in text are read.
-
-    Raises:
-        UserError: unknown name or key (offers the nearest), or a value outside its domain.
-
-    >>> make_objective("pear_token", {"gamma": "99e-2", "log_ratio_clip": [-1, 1]})
-    PearToken(gamma=0.99, log_ratio_clip=(-1.0, 1.0), log_weight_clip=(-10.0, 5.0))
-    """
-    if name not in OBJECTIVES:
-        raise unknown_name("objective", name, OBJECTIVES)
-    objective = OBJECTIVES[name]
-    values = read_fields(objective, kwargs, source=f"objective {name}")
-    try:
-        return objective(**values)
-    except ValueError as error:
-        raise UserError(f"objective {name}: {error}") from None
-
-
-__all__ = ["OBJECTIVES", "Objective", "TokenBatch", "TokenLoss", "make_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "BaseLoss",
+    "Divergence",
+    "Objective",
+    "StepCounts",
+    "TokenBatch",
+    "TokenLoss",
+    "Weighting",
+    "make_objective",
+    "prepare_step",
+]

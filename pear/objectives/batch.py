@@ -1,6 +1,5 @@
 """What an objective is given, and what it returns."""
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import final
 
@@ -9,10 +8,36 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from pear.ops.losses import weighted_sum
-from pear.ops.masking import check_floating, check_mask, check_shape
+from pear.ops.masking import check_floating, check_mask, check_shape, find_sequences
 from pear.ops.ratios import log_ratios
 
-FLOAT_FIELDS = ("behavior_log_probs", "ref_log_probs", "old_log_probs", "divergence", "entropy")
+FLOAT_FIELDS = (
+    "behavior_log_probs",
+    "ref_log_probs",
+    "old_log_probs",
+    "divergence",
+    "entropy",
+    "reward",
+    "step_weights",
+)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StepCounts:
+    """What an optimizer step holds, over all its micro-batches and processes.
+
+    Attributes:
+        num_tokens: response tokens.
+        num_negative_tokens: those of verified failures among them.
+        num_sequences: sequences with a response token.
+        sum_weights: of the objective's weights, where somebody needs it.
+    """
+
+    num_tokens: int
+    num_negative_tokens: int
+    num_sequences: int
+    sum_weights: float | None = None
 
 
 @final
@@ -28,11 +53,13 @@ class TokenBatch:
         behavior_log_probs: of the policy that produced the tokens.
         ref_log_probs: of a frozen reference.
         old_log_probs: of the model at an earlier step.
-        divergence: a differentiable full-vocabulary divergence per token.
-        entropy: of the target policy, as the objective asks for it.
+        divergence: a differentiable full-vocabulary divergence per token, the one that the objective's base loss names.
+        entropy: of the target policy, over as many of the likeliest tokens as the weighting names.
+        reward: of the token's trajectory, as its verifier graded it.
         segment_ids: any ints, equal and contiguous per sequence of a packed row. None: one sequence a row.
         is_negative: bool; True at the tokens of verified failures.
-        step: statistics of the whole optimizer step (all micro-batches and processes), by name.
+        step: counts of the whole optimizer step that this is a part of. None: this batch is the whole step.
+        step_weights: the objective's weights, where `pear.objectives.step` worked them out over the whole step.
 
     Raises:
         ValueError: when made, if a shape, dtype or device does not fit.
@@ -48,7 +75,9 @@ class TokenBatch:
     entropy: Float[Tensor, "batch seq"] | None = None
     segment_ids: Int[Tensor, "batch seq"] | None = None
     is_negative: Bool[Tensor, "batch seq"] | None = None
-    step: Mapping[str, Float[Tensor, ""]] | None = None
+    reward: Float[Tensor, "batch seq"] | None = None
+    step: StepCounts | None = None
+    step_weights: Float[Tensor, "batch seq"] | None = None
 
     def __post_init__(self) -> None:
         check_floating("log_probs", self.log_probs)
@@ -69,6 +98,21 @@ class TokenBatch:
                 raise ValueError(
                     f"{name} must be on the device of log_probs, {self.log_probs.device}. Got {values.device}."
                 )
+
+    @property
+    def counts(self) -> StepCounts:
+        """Those of the step: `step`, or this batch's own."""
+        if self.step is not None:
+            return self.step
+        negative = 0 if self.is_negative is None else int((self.is_negative & self.response_mask).sum())
+        sequences = find_sequences(self.response_mask, self.segment_ids)
+        prefix = self.response_mask.reshape(-1).long().cumsum(0)
+        in_sequence = sequences.at_end(prefix) - sequences.before_start(prefix)
+        return StepCounts(
+            num_tokens=int(self.response_mask.sum()),
+            num_negative_tokens=negative,
+            num_sequences=int((in_sequence > 0).sum()),
+        )
 
 
 def behavior_log_ratios(batch: TokenBatch) -> Float64[Tensor, "batch seq"]:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pear.objectives.base_losses import nll
+from pear.objectives.base_losses import LogLoss
 from pear.objectives.batch import TokenBatch
-from pear.objectives.objective import Objective, Weighting
+from pear.objectives.objective import BaseLoss, Objective, Weighting
 
 
 @final
@@ -32,9 +32,9 @@ class Nll(Objective):
     tensor(3.)
     """
 
-    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+    def base(self) -> BaseLoss:
         """The SFT loss."""
-        return nll(batch)
+        return LogLoss()
 
     def weighting(self) -> Weighting:
         """Weight 1."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -11,18 +11,75 @@ from torch import Tensor
 from pear.objectives.batch import TokenBatch, TokenLoss
 from pear.ops.diagnostics import WeightSums, sum_weights
 
+Other = Literal["reference", "teacher"]
+Direction = Literal["forward", "reverse"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """A full-vocabulary KL at each token between the target policy and another model.
+
+    Attributes:
+        other: the `reference`, a frozen model such as SFT's start; or the `teacher`, the behavior policy.
+        direction: "forward" is KL(other || theta), "reverse" is KL(theta || other).
+    """
+
+    other: Other
+    direction: Direction
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseLoss(ABC):
+    """From a `TokenBatch` to the unweighted loss of each token. Subclasses are final frozen dataclasses."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The fields of `TokenBatch`, beyond log_probs and response_mask, that must be given."""
+        return frozenset() if self.divergence is None else frozenset({"divergence"})
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """Which divergence `TokenBatch.divergence` must hold; None where the loss uses none."""
+        return None
+
+    @abstractmethod
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+        """The loss of each token, differentiable, 0 at masked positions, whatever lies there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weighting(ABC):
     """From a `TokenBatch` to the weight of each token. Subclasses are final frozen dataclasses."""
 
+    @property
+    def requires(self) -> frozenset[str]:
+        """The fields of `TokenBatch`, beyond log_probs and response_mask, that must be given."""
+        return frozenset()
+
+    @property
+    def entropy_of_top(self) -> int | None:
+        """Over how many of the likeliest tokens `TokenBatch.entropy` must be taken; None where it is not used."""
+        return None
+
+    @property
+    def whole_step(self) -> bool:
+        """Whether a weight depends on other sequences of the optimizer step. Then `pear.objectives.step` works the
+        weights out before the step's first loss; a batch without `step_weights` is taken as a whole step."""
+        return False
+
     @abstractmethod
     def __call__(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
         """The weights; anything at masked positions. `Objective` cuts gradients through them off."""
 
+    def step_metrics(self, batch: TokenBatch) -> dict[str, float]:
+        """What to log about a whole step beyond `sums`, by metric key; `batch` holds all of the step."""
+        return {}
+
     def sums(self, batch: TokenBatch) -> WeightSums:
         """The weights' sums for logging; a weighting by ratios adds those and their clipping."""
-        return sum_weights(self(batch), batch.response_mask, segment_ids=batch.segment_ids)
+        weights = self(batch) if batch.step_weights is None else batch.step_weights
+        return sum_weights(weights, batch.response_mask, segment_ids=batch.segment_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +87,27 @@ class Objective(ABC):
     """A base loss x a weighting. Subclasses are final frozen dataclasses whose fields are the hyper-parameters.
 
     Attributes:
-        requires: the fields of `TokenBatch`, beyond log_probs and response_mask, that must be given.
         version: raised whenever the objective's numbers change.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
     version: ClassVar[int] = 1
 
     @abstractmethod
-    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
-        """The unweighted loss of each token, differentiable, 0 at masked positions."""
+    def base(self) -> BaseLoss:
+        """The base loss that these hyper-parameters describe. Raises `ValueError` for one outside its domain."""
 
     @abstractmethod
     def weighting(self) -> Weighting:
-        """The weighting that these hyper-parameters describe. Raises `ValueError` for one outside its domain."""
+        """The weighting, likewise."""
 
     def __post_init__(self) -> None:
+        self.base()
         self.weighting()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The fields of `TokenBatch`, beyond log_probs and response_mask, that must be given."""
+        return self.base().requires | self.weighting().requires
 
     @final
     def __call__(self, batch: TokenBatch) -> TokenLoss:
@@ -58,13 +119,19 @@ class Objective(ABC):
         """
         self._check_fields(batch)
         wide = torch.promote_types(batch.log_probs.dtype, torch.float32)
-        # The one place where gradients through the weights end.
-        weights = self.weighting()(batch).detach().to(device=batch.log_probs.device, dtype=wide)
+        weights = self.weights(batch).to(device=batch.log_probs.device, dtype=wide)
         return TokenLoss(
-            per_token=self.base_loss(batch),
+            per_token=self.base()(batch),
             weights=torch.where(batch.response_mask, weights, 0.0),
             response_mask=batch.response_mask,
         )
+
+    @final
+    def weights(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+        """The detached weights; anything at masked positions. Those of the whole step where they are in the batch."""
+        weights = self.weighting()(batch) if batch.step_weights is None else batch.step_weights
+        # The one place where gradients through the weights end.
+        return weights.detach()
 
     @final
     def diagnostics(self, batch: TokenBatch) -> WeightSums:

@@ -5,14 +5,14 @@ Defaults are the paper's (Section 4.2), except for the block size, which it does
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from pear.objectives.base_losses import nll
+from pear.objectives.base_losses import LogLoss
 from pear.objectives.batch import TokenBatch, behavior_log_ratios
-from pear.objectives.objective import Objective, Weighting
+from pear.objectives.objective import BaseLoss, Objective, Weighting
 from pear.ops.diagnostics import WeightSums, sum_clipped, sum_weights
 from pear.ops.ratios import Level, check_weighting, precise_log_weights
 
@@ -36,6 +36,11 @@ class ImportanceWeighting(Weighting):
             log_ratio_clip=self.log_ratio_clip,
             log_weight_clip=self.log_weight_clip,
         )
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The behavior policy's log-probs."""
+        return frozenset({"behavior_log_probs"})
 
     def __call__(self, batch: TokenBatch) -> Float64[Tensor, "batch seq"]:
         """The weights, in float64 so that float64 log-probs lose nothing."""
@@ -75,15 +80,13 @@ class ImportanceWeighting(Weighting):
 class PearToken(Objective):
     """NLL x the discounted ratio of the token's suffix: G_t = gamma^(T-t) prod_{j>t} Delta_j (Section 3.4)."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"behavior_log_probs"})
-
     gamma: float = 0.999
     log_ratio_clip: tuple[float, float] = (-0.08, 0.3)
     log_weight_clip: tuple[float, float] = (-10.0, 5.0)
 
-    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+    def base(self) -> BaseLoss:
         """The SFT loss."""
-        return nll(batch)
+        return LogLoss()
 
     def weighting(self) -> Weighting:
         """Suffix ratios token by token."""
@@ -100,16 +103,14 @@ class PearToken(Objective):
 class PearBlock(Objective):
     """NLL x the discounted ratio of what follows the token's block: G_k = gamma^(T-e_k) prod_{j>e_k} Delta_j (3.5)."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"behavior_log_probs"})
-
     block_size: int = 8
     gamma: float = 0.999
     log_ratio_clip: tuple[float, float] = (-0.08, 0.3)
     log_weight_clip: tuple[float, float] = (-10.0, 5.0)
 
-    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+    def base(self) -> BaseLoss:
         """The SFT loss."""
-        return nll(batch)
+        return LogLoss()
 
     def weighting(self) -> Weighting:
         """Suffix ratios block by block."""
@@ -127,14 +128,12 @@ class PearBlock(Objective):
 class PearSequence(Objective):
     """NLL x the ratio of the whole sequence: G_t = prod_{j=1}^T Delta_j for every token (Section 3.3)."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"behavior_log_probs"})
-
     log_ratio_clip: tuple[float, float] = (-0.08, 0.3)
     log_weight_clip: tuple[float, float] = (-10.0, 5.0)
 
-    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+    def base(self) -> BaseLoss:
         """The SFT loss."""
-        return nll(batch)
+        return LogLoss()
 
     def weighting(self) -> Weighting:
         """The sequence's ratio."""

@@ -1,14 +1,14 @@
 """Single-step importance sampling, the paper's ablation: each token weighted by its own ratio alone."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from pear.objectives.base_losses import nll
+from pear.objectives.base_losses import LogLoss
 from pear.objectives.batch import TokenBatch, behavior_log_ratios
-from pear.objectives.objective import Objective, Weighting
+from pear.objectives.objective import BaseLoss, Objective, Weighting
 from pear.ops.diagnostics import WeightSums, sum_clipped, sum_weights
 from pear.ops.ratios import check_clip, clipped_log_ratios
 
@@ -22,6 +22,11 @@ class SingleStepWeighting(Weighting):
 
     def __post_init__(self) -> None:
         check_clip("log_ratio_clip", self.log_ratio_clip)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The behavior policy's log-probs."""
+        return frozenset({"behavior_log_probs"})
 
     def __call__(self, batch: TokenBatch) -> Float64[Tensor, "batch seq"]:
         """The weights, in float64 so that float64 log-probs lose nothing."""
@@ -42,13 +47,11 @@ class SingleStepWeighting(Weighting):
 class SingleStep(Objective):
     """NLL x Delta_t, the ratio of the token itself: w_t = exp(clip(log pi_theta - log pi_beta))."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"behavior_log_probs"})
-
     log_ratio_clip: tuple[float, float] = (-0.08, 0.3)
 
-    def base_loss(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
+    def base(self) -> BaseLoss:
         """The SFT loss."""
-        return nll(batch)
+        return LogLoss()
 
     def weighting(self) -> Weighting:
         """The token's own ratio."""

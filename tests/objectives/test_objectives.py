@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pear.errors import UserError
 from pear.objectives import OBJECTIVES, Objective, TokenBatch, make_objective
-from pear.objectives.base_losses import nll
-from pear.objectives.objective import Weighting
+from pear.objectives.base_losses import LogLoss
+from pear.objectives.objective import BaseLoss, Weighting
 from tests import naive
 
 NAMES = sorted(OBJECTIVES)
@@ -110,8 +110,8 @@ class ByProbability(Weighting):
 class Foreign(Objective):
     """An objective from outside the package: NLL x p."""
 
-    def base_loss(self, batch: TokenBatch) -> Tensor:
-        return nll(batch)
+    def base(self) -> BaseLoss:
+        return LogLoss()
 
     def weighting(self) -> Weighting:
         return ByProbability()
