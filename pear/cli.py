@@ -16,7 +16,7 @@ from pear.configuration import StrictModel, read_yaml, sentences, with_override
 from pear.doctor import doctor
 from pear.errors import UserError, unknown_name, writing_to
 from pear.models import resolve_recipe
-from pear.runs import note
+from pear.runs import note, read_manifest
 from pear.stages import STAGES, load_stage
 from pear.tasks.problems import ProblemSet
 
@@ -26,6 +26,7 @@ _HELP = {
     "collect": "Sample a behavior model on tasks, verify, and write an offline buffer with log-probs.",
     "score": "Add behavior log-probs to trajectories from elsewhere.",
     "sft": "Train a model on a buffer with an SFT objective.",
+    "rescale": "Scale a model's update to the norm of another model's update.",
     "grpo": "Train a model by GRPO with the tasks' verifiers as reward.",
     "evaluate": "Sample a model on held-out problems: avg@n, pass@k and maj@n with intervals.",
     "analyze": "Compare a trained model with its start: weights, KL, token weights, gradients.",
@@ -149,6 +150,51 @@ def inspect(
     return 0
 
 
+def calibrate(
+    buffer: tyro.conf.Positional[Path],
+    model: str,
+    output_dir: Path,
+    ess: float = 0.7,
+    levels: tuple[str, ...] = ("token", "block", "sequence"),
+    log_ratio_lows: tuple[float, ...] = (-0.02, -0.04, -0.08, -0.15, -0.25, -0.5, -1.0, -2.0),
+    block_sizes: tuple[int, ...] = (8, 32),
+    trajectories: int = 500,
+    device: str = "auto",
+) -> int:
+    """Show how strong PEAR's weights are on a buffer, by clip, level and block size, and recommend a setting.
+
+    Args:
+        buffer: a buffer with behavior log-probs.
+        model: the target policy: the model that SFT starts from.
+        output_dir: where the numbers and the page go.
+        ess: the wanted effective sample size, a share of the tokens.
+        levels: of token, block and sequence.
+        log_ratio_lows: lower clips of the log-ratio; the upper one stays at 0.3.
+        block_sizes: for block level.
+        trajectories: how many are scored.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from pear.report.calibration import recommendations, write_calibration_page
+    from pear.stages.calibrate import CalibrateConfig, run
+
+    config = CalibrateConfig(
+        buffer=str(buffer),
+        model=model,
+        levels=levels,
+        log_ratio_lows=log_ratio_lows,
+        block_sizes=block_sizes,
+        ess=ess,
+        trajectories=trajectories,
+        device=device,
+        output_dir=output_dir,
+    )
+    run_dir = run(config)
+    for sentence in recommendations(read_manifest(run_dir)["results"]["recommended"], ess=ess):
+        note(sentence)
+    print(write_calibration_page(run_dir))
+    return 0
+
+
 def _problem_set(text: str) -> ProblemSet:
     pairs = [part.partition("=") for part in text.split(",")]
     return ProblemSet.parse({key: value for key, _, value in pairs}, source=f"--problems {text}")
@@ -223,6 +269,7 @@ def main() -> None:
         **{name: _stage_command(name) for name in STAGES},
         "report": report,
         "inspect": inspect,
+        "calibrate": calibrate,
     }
     try:
         with writing_to("the output"):

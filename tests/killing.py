@@ -9,6 +9,7 @@ run takes, and from the times that it opens, renames or removes a file; one when
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,13 @@ from typing import Any
 from pear.runs import MANIFEST, partial_path, write_json
 from pear.tasks.problems import ProblemSet
 
-STAGES = ("pretrain", "collect", "score", "sft", "grpo", "evaluate")
+# A small run to its stage. `inspect` is the command: what it measures, and the page.
+INSPECT = "inspect"
+RUNS = {
+    **{stage: stage for stage in ("pretrain", "collect", "score", "sft", "grpo", "evaluate", "rescale", INSPECT)},
+    "lora": "sft",
+    **dict.fromkeys(("weight_drift", "divergence", "token_weights", "gradient_rotation"), "analyze"),
+}
 STUDY = "study"
 _SEED = 4
 _PATIENCE = 300.0
@@ -39,9 +46,11 @@ _TRAINER = {
 _RL = {"steps": 5, "prompts_per_step": 4, "group_size": 4, "micro_batch": 16, "max_completion_tokens": 20}
 
 
-def stage_values(stage: str, folder: Path) -> dict[str, Any]:
-    """A small run of a stage with several shards or checkpoints, without `output_dir`."""
-    model = str(folder / "model")
+def stage_values(run: str, folder: Path) -> dict[str, Any]:
+    """The configuration of a small run with several shards or checkpoints, without `output_dir`."""
+    model, after, buffer = (str(folder / name) for name in ("model", "after", "buffer"))
+    compared = {"before": model, "after": after, "device": "cpu"}
+    pilots = {"steps": 2, "sft": {"per_device_train_batch_size": 4}, "rl": {**_RL, "problems": [_PROBLEMS]}}
     return {
         "pretrain": {"problems": [_PROBLEMS], "hidden_size": 16, "num_layers": 1, "num_heads": 2, "trainer": _TRAINER},
         "collect": {
@@ -50,8 +59,9 @@ def stage_values(stage: str, folder: Path) -> dict[str, Any]:
             "sampling": {"samples": 6, "max_tokens": 24},
             "shard_problems": 2,
         },
-        "score": {"model": model, "inputs": [str(folder / "buffer")], "shard_rows": 8},
-        "sft": {"model": model, "buffer": str(folder / "buffer"), "trainer": _TRAINER},
+        "score": {"model": model, "inputs": [buffer], "shard_rows": 8},
+        "sft": {"model": model, "buffer": buffer, "trainer": _TRAINER},
+        "lora": {"model": model, "buffer": buffer, "trainer": _TRAINER, "lora": {}},
         "grpo": {
             "model": model,
             "problems": [_PROBLEMS],
@@ -69,17 +79,33 @@ def stage_values(stage: str, folder: Path) -> dict[str, Any]:
             "shard_problems": 2,
             "temperature": [1.0, 0.5],
         },
-    }[stage]
+        "rescale": {"base": model, "model": after, "norm_of": str(folder / "further")},
+        INSPECT: {"model": model, "buffer": buffer, "device": "cpu"},
+        "weight_drift": {**compared, "analysis": "weight_drift"},
+        "divergence": {**compared, "analysis": "divergence", "buffer": buffer},
+        "token_weights": {**compared, "analysis": "token_weights", "buffer": buffer, "settings": {"resamples": 20}},
+        "gradient_rotation": {
+            "analysis": "gradient_rotation",
+            "before": model,
+            "buffer": buffer,
+            "settings": pilots,
+            "device": "cpu",
+        },
+    }[run]
 
 
 def study_values(folder: Path) -> dict[str, Any]:
-    """A study of two arms whose stages take about a second each."""
+    """A study of three arms whose stages take about a second each."""
     return {
         "name": "killed",
         "base": str(folder / "model"),
         "behavior": {"model": str(folder / "model"), "sampling": {"max_tokens": 24, "samples": 6}},
         "tasks": {name: [{**_N2, "split": name, "size": 12}] for name in ("sft", "rl", "eval")},
-        "arms": {"nll": {"objective": "nll"}, "pear_token": {"objective": "pear_token"}},
+        "arms": {
+            "nll": {"objective": "nll"},
+            "pear_token": {"objective": "pear_token"},
+            "nll_matched": {"objective": "nll", "match_update_norm": "pear_token"},
+        },
         "seeds": [3],
         "sft": {"trainer": _TRAINER},
         "rl": {**_RL, "steps": 2, "save_every": 1},
@@ -87,12 +113,19 @@ def study_values(folder: Path) -> dict[str, Any]:
     }
 
 
-def run_stage(stage: str, folder: Path, output_dir: Path) -> None:
-    """One call of a stage, as a study makes it."""
+def run_stage(run: str, folder: Path, output_dir: Path) -> None:
+    """One call of a stage, as a study makes it, or of `pear inspect`."""
     from pear.stages import load_stage
 
-    config_class, run = load_stage(stage)
-    run(config_class.parse({**stage_values(stage, folder), "output_dir": output_dir}, source="test"))
+    values = {**stage_values(run, folder), "output_dir": output_dir}
+    if run == INSPECT:
+        from pear.report.inspection import write_weight_page
+        from pear.stages import inspect
+
+        write_weight_page(inspect.run(inspect.InspectConfig.parse(values, source="test")))
+        return
+    config_class, stage = load_stage(RUNS[run])
+    stage(config_class.parse(values, source="test"))
 
 
 def forked(work: Callable[[], None], log: Path) -> int:
@@ -267,10 +300,19 @@ def _end(process: int) -> int:
 
 
 def prepare(folder: Path) -> None:
-    """A model and a buffer."""
+    """A model, two whose weights moved from there, and a buffer."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     from tests.training.grpo_fixtures import save_solver
 
     save_solver(folder / "model", seed=0)
+    draw = torch.Generator().manual_seed(_SEED)
+    for name, size in (("after", 1e-2), ("further", 2e-2)):
+        shutil.copytree(folder / "model", folder / name)
+        weights = load_file(folder / "model" / "model.safetensors")
+        moved = {key: value + size * torch.randn(value.shape, generator=draw) for key, value in weights.items()}
+        save_file(moved, folder / name / "model.safetensors", metadata={"format": "pt"})
     run_stage("collect", folder, folder / "buffer")
 
 
@@ -279,12 +321,14 @@ def main() -> None:
     folder = Path(sys.argv[1])
     wanted = {stage: int(kills) for stage, _, kills in (word.partition("=") for word in sys.argv[2:])}
     # Loaded once, for all forks; nothing is computed in this process.
+    import peft  # noqa: F401
     import scipy.stats  # noqa: F401
     import trl.trainer.grpo_trainer
     import trl.trainer.sft_trainer  # noqa: F401
 
     import pear.data.buffer
     import pear.engines.transformers_engine
+    import pear.report.inspection
     import pear.training.grpo
     import pear.training.sft_trainer  # noqa: F401
 

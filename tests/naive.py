@@ -134,6 +134,41 @@ def trajectory_effective_sample_size(weights: Matrix, mask: Mask, segment_ids: I
     return sum(len(group) * effective_sample_size(group) for group in shared) / sum(len(group) for group in shared)
 
 
+def tokens_with_90_percent(weights: list[float]) -> float:
+    """Share of the tokens that hold 90% of the weight, heaviest first; of the last one the part that is needed."""
+    lacking, used = 0.9 * math.fsum(weights), 0.0
+    for weight in sorted(weights, reverse=True):
+        part = min(1.0, lacking / weight) if lacking > 0 else 0.0
+        used, lacking = used + part, lacking - part * weight
+    return used / len(weights)
+
+
+def last_tokens_with_90_percent(weights: Matrix, mask: Mask, segment_ids: Ids | None) -> float:
+    """The same from the sequences' ends: first all at distance 0, then 1, 2 to 3, 4 to 7, ..., each lot even inside."""
+    lots: dict[int, list[float]] = {}
+    for tokens in sequences_of(mask, segment_ids):
+        for index, (row, position) in enumerate(tokens):
+            lots.setdefault((len(tokens) - 1 - index).bit_length(), []).append(weights[row][position])
+    every = [weight for lot in lots.values() for weight in lot]
+    lacking, used = 0.9 * math.fsum(every), 0.0
+    for place in sorted(lots):
+        total = math.fsum(lots[place])
+        part = min(1.0, lacking / total) if lacking > 0 and total > 0 else float(lacking > 0)
+        used, lacking = used + part * len(lots[place]), lacking - part * total
+    return used / len(every)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The lowest value at or below which lies at least this share."""
+    return sorted(values)[max(0, math.ceil(share * len(values) - 1e-9) - 1)]
+
+
+def at_distance(values: Matrix, mask: Mask, segment_ids: Ids | None, distance: int) -> list[float]:
+    """What stands this many response tokens before the sequences' ends."""
+    found = [tokens for tokens in sequences_of(mask, segment_ids) if len(tokens) > distance]
+    return [values[row][position] for tokens in found for row, position in tokens[-1 - distance :][:1]]
+
+
 def pass_at_k(correct: list[bool], k: int) -> float:
     """The share of all choices of k samples that hold a correct one."""
     choices = list(itertools.combinations(correct, k))

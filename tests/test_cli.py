@@ -18,7 +18,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for name in ("doctor", "study", "collect", "score", "sft", "grpo", "evaluate", "pretrain", "report"):
+    for name in ("doctor", "study", "collect", "score", "sft", "grpo", "evaluate", "pretrain", "rescale", "report"):
         assert name in result.stdout
 
 

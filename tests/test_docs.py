@@ -1,11 +1,16 @@
 """The Python of the README and the docs runs, on a shipped model where it names a hub model."""
 
+import json
+import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pear.models import resolve_model
+from pear.objectives import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parent.parent
 ON_A_CPU = 'max_length=128, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none")'
@@ -33,6 +38,44 @@ def test_the_docs_compute_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = python_blocks("docs/objectives.md")
     exec(compile(code, "docs/objectives.md", "exec"), {})
     assert "tensor" in capsys.readouterr().out
+
+
+TORCH_ALONE = ["transformers", "trl", "datasets", "accelerate", "peft", "pydantic", "yaml", "pyarrow", "scipy"]
+
+
+def plain_loop(objectives: list[str]) -> dict[str, list[float]]:
+    """The NLL of each step of the page's loop with each objective, in an interpreter that can import none of these."""
+    code = "".join(python_blocks("docs/plain_loop.md"))
+    line = 'OBJECTIVES["pear_token"]'
+    assert code.count(line) == 1
+    script = [
+        "import json, sys",
+        f"sys.modules.update(dict.fromkeys({TORCH_ALONE}))",
+        f"code, found = {code!r}, {{}}",
+        f"for name in {objectives}:",
+        "    place = {'__name__': 'loop'}",
+        f"    exec(code.replace({line!r}, f'OBJECTIVES[{{name!r}}]'), place)",
+        "    found[name] = place['nll']",
+        "print(json.dumps(found))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_plain_loop_trains_with_every_objective_and_torch_alone() -> None:
+    found = plain_loop(list(OBJECTIVES))
+    assert found.keys() == OBJECTIVES.keys()
+    assert found["nll"][-1] < found["nll"][0] - 0.5
+    # At the start no token is as likely as the first three want it to be, and the other two give up on unlikely ones.
+    others = {"top_p", "top_log_p", "general_family", "plain_p", "dft"}
+    fallen = {name for name, values in found.items() if values[-1] < values[0] - 0.1}
+    assert fallen == set(found) - others
+    assert all(math.isfinite(value) for values in found.values() for value in values)
+    assert found["talr"] != found["nll"] != found["pear_token"]
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")))

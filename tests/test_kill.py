@@ -17,7 +17,7 @@ from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.runs import MANIFEST, PROGRESS, SCRATCH, STARTED, Files, Run, file_digest, open_run, partial_path, write_json
 from pear.training import checkpoints
-from tests.killing import STAGES, STUDY, contents, count_file_events, forked, prepare, run_stage
+from tests.killing import RUNS, STUDY, contents, count_file_events, forked, prepare, run_stage
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = 2
@@ -147,7 +147,7 @@ def test_a_manifest_of_something_else_is_no_fingerprint(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and a buffer."""
+    """Three models and a buffer."""
     found = tmp_path_factory.mktemp("kill")
     prepare(found)
     return found
@@ -204,6 +204,17 @@ DAMAGES: list[tuple[str, str, Damage, str]] = [
     ("score", "shard-00001.parquet", change, "shard-00001.parquet: not what was written"),
     ("evaluate", f"{SCRATCH}/00002.parquet", cut, "00002.parquet: not what was written"),
     ("sft", f"{SCRATCH}/checkpoint-12/optimizer.pt", cut, "checkpoint-12: left out, since its optimizer.pt is not"),
+    (
+        "lora",
+        f"{SCRATCH}/checkpoint-12/adapter_model.safetensors",
+        change,
+        "since its adapter_model.safetensors is not",
+    ),
+    ("inspect", f"{SCRATCH}/00000000.parquet", cut, "00000000.parquet: not what was written"),
+    ("rescale", "model.safetensors", change, "model.safetensors: not what was written"),
+    ("weight_drift", f"{SCRATCH}/parts/00007.json", swap, "00007.json: not what was written"),
+    ("divergence", f"{SCRATCH}/tokens/00000000.parquet", change, "00000000.parquet: not what was written"),
+    ("gradient_rotation", f"{SCRATCH}/gradients/grpo_again.safetensors", swap, "grpo_again.safetensors: not what was"),
 ]
 MORE_DAMAGES: list[tuple[str, str, Damage, str]] = [
     ("collect", "shard-00005.parquet", Path.unlink, ""),
@@ -218,6 +229,12 @@ MORE_DAMAGES: list[tuple[str, str, Damage, str]] = [
     ("grpo", f"{SCRATCH}/checkpoint-5/trainer_state.json", cut, "checkpoint-5: left out"),
     ("grpo", f"{SCRATCH}/checkpoint-2/model.safetensors", cut, "is to be kept, but its model.safetensors is not"),
     ("grpo", f"{SCRATCH}/checkpoint-5/optimizer.pt", Path.unlink, "checkpoint-5: left out"),
+    ("lora", "adapter/adapter_model.safetensors", empty, ""),
+    ("inspect", "weights.parquet", cut, ""),
+    ("rescale", f"{SCRATCH}/tensors.json", empty, "model.safetensors: not what was written"),
+    ("token_weights", f"{SCRATCH}/tokens.json", cut, "00000000.parquet: not what was written"),
+    ("gradient_rotation", f"{SCRATCH}/parts/00003.json", empty, "00003.json: not what was written"),
+    ("gradient_rotation", f"{SCRATCH}/gradients/offline.safetensors", Path.unlink, ""),
 ]
 
 
@@ -257,16 +274,14 @@ def kills(folder: Path, wanted: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def test_a_real_stage_is_killed_and_ends_like_an_unbroken_one(tmp_path: Path) -> None:
-    kills(tmp_path, {"sft": 3})
+    kills(tmp_path, {"sft": 3, "weight_drift": 2, "gradient_rotation": 1})
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_thirty_kills_over_all_stages(tmp_path: Path) -> None:
-    wanted = {"pretrain": 4, "collect": 4, "score": 4, "sft": 5, "grpo": 5, "evaluate": 4, STUDY: 4}
-    assert set(wanted) == {*STAGES, STUDY}
-    assert sum(wanted.values()) == 30
+def test_many_kills_over_all_stages(tmp_path: Path) -> None:
+    wanted = dict.fromkeys(RUNS, 3) | {"sft": 5, "lora": 4, "grpo": 5, "gradient_rotation": 5, STUDY: 4}
     # Before a run is opened, a kill has nothing to damage.
     at_work = [kill["stage"] for kill in kills(tmp_path, wanted) if kill["at_work"]]
-    assert len(at_work) >= 20
+    assert len(at_work) >= 30
     assert set(at_work) == set(wanted)

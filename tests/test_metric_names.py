@@ -14,7 +14,7 @@ from pear.report.figures.curves import RL_METRICS, SFT_METRICS, UPDATE_NORM
 from pear.report.results.signal_sources import signals_of
 from pear.report.sources.rows import Study
 from pear.runs import read_manifest
-from pear.stages import analyze, collect, evaluate, grpo, pretrain, sft
+from pear.stages import analyze, collect, evaluate, grpo, pretrain, rescale, sft
 from pear.stages.outcomes import outcome_schema
 from pear.study.config import Probe
 from pear.study.probe import choose
@@ -156,12 +156,28 @@ def check_section(title: str, written: set[str]) -> None:
 
 
 def test_every_section_is_checked() -> None:
-    checked = ["SFT", "RL", "Evaluation", "Outcomes", "Analyses", "Signals", "Probe", "Counts"]
+    checked = [
+        "SFT",
+        "SFT, of some objectives",
+        "RL",
+        "Evaluation",
+        "Outcomes",
+        "Analyses",
+        "Signals",
+        "Probe",
+        "Counts",
+    ]
     assert list(documented()) == checked
 
 
 def test_sft(tuned: Path) -> None:
-    check_section("SFT", logged(tuned) | {key for key in results(tuned) if "/" in key})
+    written = logged(tuned) | {key for key in results(tuned) if "/" in key}
+    check_section("SFT", {re.sub(r"/distance_\d+/", "/distance_{d}/", key) for key in written})
+
+
+def test_sft_of_some_objectives() -> None:
+    found = {key for path in (ROOT / "pear/objectives").glob("*.py") for key in literals(path)}
+    check_section("SFT, of some objectives", found - set(documented()["SFT"]))
 
 
 def test_rl(reinforced: Path) -> None:
@@ -198,8 +214,19 @@ def test_probe() -> None:
     assert all(set(entry) <= set(record) for entry in record["rounds"])
 
 
-def test_counts(buffer: Path, made: Path, tuned: Path, reinforced: Path) -> None:
-    check_section("Counts", {key for key in results(buffer, made, tuned, reinforced) if "/" not in key})
+def test_counts(folder: Path, buffer: Path, made: Path, tuned: Path, reinforced: Path) -> None:
+    scaled = {"base": BASE, "model": str(tuned), "norm_of": str(reinforced), "output_dir": folder / "rescale"}
+    rescaled = rescale.run(rescale.RescaleConfig.parse(scaled, source="test"))
+    failures = {
+        "model": BASE,
+        "buffer": str(buffer),
+        "objective": "negatives",
+        "trainer": {"max_steps": 1, "per_device_train_batch_size": 4, "max_length": 128},
+        "output_dir": folder / "negatives",
+    }
+    with_failures = sft.run(sft.SftConfig.parse(failures, source="test"))
+    made_by = (buffer, made, tuned, rescaled, with_failures, reinforced)
+    check_section("Counts", {key for key in results(*made_by) if "/" not in key})
 
 
 def literals(path: Path) -> list[str]:

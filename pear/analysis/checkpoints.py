@@ -1,5 +1,6 @@
 """The tensors of a checkpoint on disk, one at a time: names and shapes from the safetensors headers, no model built."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ class StoredTensor:
         if parts[-2:-1] and parts[-2] in _HEADS:
             return "lm_head"
         return "linear" if any(part.isdecimal() for part in parts) else "other"
+
+    @property
+    def num_bytes(self) -> int:
+        """What its values take: safetensors calls a dtype of 16 bits F16 or BF16."""
+        return math.prod(self.shape) * int(self.dtype.lstrip("BF")) // 8
 
     def read(self) -> "Tensor":
         """The values in the stored dtype. The file is closed again, so that what was read does not stay in memory."""

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from pear.analysis.checkpoints import layer_order
 from pear.analysis.request import Request
-from pear.analysis.tables import write_table
+from pear.analysis.tables import kept_rows, write_table
 from pear.configuration import StrictModel
-from pear.runs import read_json, sha256, write_json
+from pear.runs import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,6 @@ REQUIRES = frozenset({"buffer", "gradients"})
 MODULES = "modules.parquet"
 GRADIENTS = "gradients"
 OFFLINE, GRPO, GRPO_AGAIN = "offline", "grpo", "grpo_again"
-_PARTS = "parts"
 _SMALL = 8
 """Of a matrix' shorter side, one direction in so many is compared at most: with more, random matrices are near, too."""
 
@@ -74,16 +73,9 @@ def analyze(request: Request) -> dict[str, Any]:
     """
     from safetensors import safe_open
 
-    parts = request.scratch / _PARTS
-    parts.mkdir(parents=True, exist_ok=True)
     with safe_open(request.gradients[OFFLINE], framework="pt") as file:
         modules = sorted(file.keys(), key=layer_order)
-    for index, module in enumerate(modules):
-        path = parts / f"{index:05d}.json"
-        if not path.is_file():
-            write_json(path, _compare(module, request))
-        request.progress(index + 1, len(modules), "modules")
-    rows = [read_json(path) for path in sorted(parts.glob("*.json"))]
+    rows = kept_rows(request, len(modules), "modules", lambda place: _compare(modules[place], request))
     _write_modules(request.work / MODULES, rows)
     return {
         **{

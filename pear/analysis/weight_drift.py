@@ -13,10 +13,9 @@ from pydantic import Field
 
 from pear.analysis.checkpoints import Checkpoint, StoredTensor, check_same_parameters, open_checkpoint
 from pear.analysis.request import Request
-from pear.analysis.tables import write_table
+from pear.analysis.tables import kept_rows, write_table
 from pear.configuration import StrictModel
 from pear.errors import UserError
-from pear.runs import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 VERSION = 1
 REQUIRES = frozenset({"after"})
 MODULES = "modules.parquet"
-_PARTS = "parts"
 _MEASURES = ("sparsity", "sparsity_bf16", "spectrum_shift", "update_norm")
 
 
@@ -60,14 +58,8 @@ def analyze(request: Request) -> dict[str, Any]:
         UserError: as `check`; or a weight is NaN or infinite (names the tensor).
     """
     before, after = _open(request)
-    parts = request.scratch / _PARTS
-    parts.mkdir(parents=True, exist_ok=True)
-    for index, (name, tensor) in enumerate(before.tensors.items()):
-        request.progress(index, len(before.tensors), "tensors")
-        path = parts / f"{index:05d}.json"
-        if not path.is_file():
-            write_json(path, _compare(tensor, after.tensors[name], request))
-    rows = [read_json(path) for path in sorted(parts.glob("*.json"))]
+    pairs = [(tensor, after.tensors[name]) for name, tensor in before.tensors.items()]
+    rows = kept_rows(request, len(pairs), "tensors", lambda place: _compare(*pairs[place], request))
     _write_modules(request.work / MODULES, [row for row in rows if row["kind"] == "linear"])
     return {
         **_summary(rows),

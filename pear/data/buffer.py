@@ -7,14 +7,15 @@ the shards too; `load_buffer` also checks them.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy
 import pyarrow
 import pyarrow.parquet
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pear.configuration import StrictModel
+from pear.data.teacher_top import TOP_COLUMNS, with_top_columns
 from pear.data.validation import check_rows
 from pear.errors import UserError
 from pear.runs import Files, file_digest, read_json, write_json
@@ -69,6 +70,21 @@ class BufferCounts(StrictModel):
     truncated: int
 
 
+class TeacherTop(StrictModel):
+    """What `teacher_top_ids` and `teacher_top_log_probs` hold.
+
+    Args:
+        k: tokens at each position, the teacher's likeliest.
+        model: the teacher, and `model_digest`, what identifies it.
+        temperature: of the distribution, which is normalized over the full vocabulary.
+    """
+
+    k: Annotated[int, Field(gt=0)]
+    model: str
+    model_digest: str
+    temperature: Literal[1] = 1
+
+
 class BufferManifest(StrictModel):
     """What holds for every row of a buffer.
 
@@ -84,6 +100,7 @@ class BufferManifest(StrictModel):
         sampling: how the completions were sampled, None where that is unknown.
         engine: what computed the log-probs.
         verified: whether `correct` is the word of a verifier of this package, or the source's.
+        teacher_top: what the columns of a teacher's likeliest tokens hold, None where there are none.
         counts, shards: filled in by the writer.
     """
 
@@ -100,6 +117,7 @@ class BufferManifest(StrictModel):
     sampling: dict[str, Any] | None
     engine: str
     verified: bool
+    teacher_top: TeacherTop | None = None
     counts: BufferCounts | None = None
     shards: tuple[ShardRecord, ...] = ()
 
@@ -114,6 +132,7 @@ def new_manifest(
     sampling: dict[str, Any] | None,
     engine: str,
     verified: bool,
+    teacher_top: TeacherTop | None = None,
 ) -> BufferManifest:
     """The manifest of a buffer that is to be written, with the tokenizer's digests. See `BufferManifest`."""
     from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
@@ -129,6 +148,7 @@ def new_manifest(
         sampling=sampling,
         engine=engine,
         verified=verified,
+        teacher_top=teacher_top,
     )
 
 
@@ -153,11 +173,19 @@ class BufferWriter:
     def write_shard(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes one shard. Equal rows give equal bytes.
 
+        Args:
+            index: of the shard.
+            rows: with the columns of `SCHEMA`; where the manifest has `teacher_top`, also with a `TopTokens` of that
+                name.
+
         Raises:
             UserError: a row breaks the buffer's rules (see `validation.check_rows`).
         """
         table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        table = check_rows(table, origin=shard_name(index))
+        top = self.manifest.teacher_top
+        if top is not None:
+            table = with_top_columns(table, [row["teacher_top"] for row in rows], top.k)
+        table = check_rows(table, origin=shard_name(index), top_k=None if top is None else top.k)
         with self._files.writing(shard_name(index)) as temporary:
             pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
@@ -233,43 +261,59 @@ def read_manifest(directory: str | Path) -> BufferManifest:
         raise UserError(f"{directory / BUFFER_FILE}: {key}: {first['msg']}.") from None
 
 
-def read_shards(directory: str | Path) -> list[pyarrow.Table]:
-    """The checked shards of a buffer, in order.
+def read_shards(directory: str | Path, *, teacher_top: bool = False) -> list[pyarrow.Table]:
+    """The checked shards of a buffer, in order, with the columns of `SCHEMA`.
+
+    Args:
+        directory: a buffer.
+        teacher_top: also read `teacher_top_ids` and `teacher_top_log_probs`, which take k times the memory.
 
     Raises:
-        UserError: a shard is missing or not the one that the manifest names, or a row breaks the rules; names both.
+        UserError: a shard is missing or not the one that the manifest names, or a row breaks the rules; names both. Or
+            a teacher's top tokens are wanted and not there.
     """
     directory = Path(directory)
+    manifest = read_manifest(directory)
+    if teacher_top and manifest.teacher_top is None:
+        raise UserError(
+            f"{directory}: holds no log-probs of a teacher's likeliest tokens. Write them with `pear score --inputs "
+            f"{directory} --teacher-top-k 20 ...`."
+        )
+    top_k = manifest.teacher_top.k if teacher_top and manifest.teacher_top is not None else None
+    columns = [*SCHEMA.names, *(TOP_COLUMNS if teacher_top else ())]
     tables = []
-    for record in read_manifest(directory).shards:
+    for record in manifest.shards:
         path = directory / record.name
         if not path.is_file():
             raise UserError(f"{path}: missing; the manifest names it. Copy the whole directory, or make it again.")
         if file_digest(path) != record.sha256:
             raise UserError(f"{path}: its bytes are not those that {BUFFER_FILE} names. Make the buffer again.")
         try:
-            table = pyarrow.parquet.read_table(path)
+            there = pyarrow.parquet.read_schema(path).names
+            table = pyarrow.parquet.read_table(path, columns=[name for name in columns if name in there])
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"{path}: not readable as Parquet ({error}). Make the buffer again.") from None
-        tables.append(check_rows(table, origin=str(path), columns=SCHEMA.names))
+        tables.append(check_rows(table, origin=str(path), columns=SCHEMA.names, top_k=top_k))
     return tables
 
 
-def load_buffer(directory: str | Path, correct_only: bool = True) -> "Dataset":
+def load_buffer(directory: str | Path, correct_only: bool = True, *, teacher_top: bool = False) -> "Dataset":
     """The checked rows of a buffer as a data set in memory, with the columns of `SCHEMA`.
 
     Log-probs up to 1e-4 above 0, a rounding of the scorer, are set to 0.
 
     Args:
         directory: a buffer.
-        correct_only: leave the wrong trajectories out, as SFT does.
+        correct_only: leave the wrong trajectories out, as SFT does. The column `correct` tells them apart.
+        teacher_top: also load `teacher_top_ids` and `teacher_top_log_probs`, k values for each completion id.
 
     Raises:
-        UserError: the directory is no buffer, a row breaks the rules, or no (correct) trajectory is in it.
+        UserError: the directory is no buffer, a row breaks the rules, no (correct) trajectory is in it, or a teacher's
+            top tokens are wanted and not there.
     """
     from datasets import Dataset
 
-    tables = read_shards(directory)
+    tables = read_shards(directory, teacher_top=teacher_top)
     if sum(table.num_rows for table in tables) == 0:
         raise UserError(f"{directory}: the buffer is empty.")
     table = pyarrow.concat_tables(tables)

@@ -6,6 +6,7 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
+from pear.data.teacher_top import TOP_COLUMNS, top_fault
 from pear.errors import UserError
 
 # A log-prob is at most 0; logsumexp in float32 may round it to a little more.
@@ -14,7 +15,9 @@ _REQUIRED_LISTS = ("completion_ids", "behavior_log_probs")
 _LOG_PROBS = ("behavior_log_probs", "behavior_processed_log_probs")
 
 
-def check_rows(table: pyarrow.Table, *, origin: str, columns: Sequence[str] = ()) -> pyarrow.Table:
+def check_rows(
+    table: pyarrow.Table, *, origin: str, columns: Sequence[str] = (), top_k: int | None = None
+) -> pyarrow.Table:
     """Checks a shard and returns it with log-probs in (0, 1e-4] set to 0.
 
     One log-prob per completion id, all finite, none above 1e-4; at least one completion token; `correct` known. The
@@ -24,11 +27,13 @@ def check_rows(table: pyarrow.Table, *, origin: str, columns: Sequence[str] = ()
         table: rows with the buffer's columns.
         origin: the file, named in errors.
         columns: columns that must be there.
+        top_k: how many of a teacher's likeliest tokens each token has; None where those columns are not looked at.
 
     Raises:
         UserError: names the file, the row and its problem.
     """
-    missing = [name for name in (*columns, *_REQUIRED_LISTS, "correct", "problem_id") if name not in table.column_names]
+    wanted = (*columns, *_REQUIRED_LISTS, "correct", "problem_id", *(() if top_k is None else TOP_COLUMNS))
+    missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise UserError(f"{origin}: the column '{missing[0]}' is missing. Make the buffer with pear collect or score.")
     for name in (*_REQUIRED_LISTS, "correct"):
@@ -38,6 +43,9 @@ def check_rows(table: pyarrow.Table, *, origin: str, columns: Sequence[str] = ()
     for name in _LOG_PROBS:
         if name in table.column_names:
             table = _checked_log_probs(table, name, lengths, origin)
+    fault = None if top_k is None else top_fault(table, k=top_k)
+    if fault is not None:
+        raise UserError(f"{_place(table, fault[0], origin)}: {fault[1]}. Score the trajectory again.")
     return table
 
 

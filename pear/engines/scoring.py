@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pear.data.teacher_top import TopTokens
 from pear.engines.protocol import Sampling
 from pear.errors import UserError
 
@@ -29,10 +30,11 @@ _GIB = 1 << 30
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Log-probs of completions, one per token: `raw` of the full vocabulary at temperature 1, `processed` of the
-    sampled distribution (None where none was asked for)."""
+    sampled distribution (None where none was asked for); and `top`, the likeliest tokens at each (None likewise)."""
 
     raw: list[list[float]]
     processed: list[list[float]] | None
+    top: list[TopTokens] | None
 
 
 class TokenScorer:
@@ -61,6 +63,7 @@ class TokenScorer:
         completions: Sequence[Sequence[int]],
         *,
         sampled_with: Sampling | None = None,
+        top_k: int = 0,
     ) -> Scores:
         """log pi(completion[t] | prompt, completion[<t]) for every completion, in order.
 
@@ -68,17 +71,27 @@ class TokenScorer:
             prompts: ids, at least one each.
             completions: ids, at least one each.
             sampled_with: also gives the log-probs under the distribution that this sampling draws from.
+            top_k: also gives this many of the likeliest tokens at each position.
         """
         lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
         raw: list[list[float]] = [[] for _ in lengths]
         processed: list[list[float]] = [[] for _ in lengths]
+        top: dict[int, TopTokens] = {}
         for rows in self._batches(lengths):
-            chunks = self._score_batch([prompts[row] for row in rows], [completions[row] for row in rows], sampled_with)
-            counts = [len(completions[row]) for row in rows]
-            for values, target in zip(chunks, (raw, processed), strict=True):
+            chosen = [completions[row] for row in rows]
+            scored = self._score_batch([prompts[row] for row in rows], chosen, sampled_with, top_k)
+            counts = [len(completion) for completion in chosen]
+            for values, target in ((scored.raw, raw), (scored.processed, processed)):
                 for row, part in zip(rows, values.cpu().split(counts), strict=True):
                     target[row] = part.tolist()
-        return Scores(raw=raw, processed=processed if sampled_with is not None else None)
+            pairs = zip(scored.top_ids.cpu().split(counts), scored.top_log_probs.cpu().split(counts), strict=True)
+            for row, (ids, log_probs) in zip(rows, pairs, strict=True):
+                top[row] = TopTokens(ids=ids.numpy(), log_probs=log_probs.numpy())
+        return Scores(
+            raw=raw,
+            processed=processed if sampled_with is not None else None,
+            top=[top[row] for row in range(len(lengths))] if top_k else None,
+        )
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Rows of about equal length, longest first, so that a budget that is too small shows at once."""
@@ -100,9 +113,13 @@ class TokenScorer:
         return min(budget, _MOST_BATCH_TOKENS) if self.device.type == "cpu" else budget
 
     def _score_batch(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], sampled_with: Sampling | None
-    ) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"]]:
-        """Raw and processed log-probs of all completion tokens of a batch, one row after another."""
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        sampled_with: Sampling | None,
+        top_k: int,
+    ) -> "_TokenScores":
+        """The scores of all completion tokens of a batch, one row after another."""
         rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
         longest = max(len(row) for row in rows)
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
@@ -115,30 +132,57 @@ class TokenScorer:
         targets = ids[is_target]
         before = torch.roll(is_target, -1, dims=1)
         if self.head is None:
-            return self._score_states(self.model(**inside).logits[before], targets, sampled_with)
-        return self._score_states(self.model.base_model(**inside).last_hidden_state[before], targets, sampled_with)
+            states = self.model(**inside).logits[before]
+        else:
+            states = self.model.base_model(**inside).last_hidden_state[before]
+        return self._score_states(states, targets, sampled_with, top_k)
 
     def _score_states(
-        self, states: Float[Tensor, "token width"], targets: Int[Tensor, " token"], sampled_with: Sampling | None
-    ) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"]]:
+        self,
+        states: Float[Tensor, "token width"],
+        targets: Int[Tensor, " token"],
+        sampled_with: Sampling | None,
+        top_k: int,
+    ) -> "_TokenScores":
         is_raw = sampled_with is None or sampled_with.is_raw
-        copies = _LOGIT_COPIES if is_raw else _TRUNCATED_LOGIT_COPIES
+        copies = _LOGIT_COPIES if is_raw and not top_k else _TRUNCATED_LOGIT_COPIES
         size = max(1, int(self.memory_bytes / 2 / (copies * 4 * self.vocabulary)))
         # Written in place: small results between large buffers would fragment the heap.
         raw = torch.empty(len(targets), device=self.device)
         processed = raw if is_raw else torch.empty_like(raw)
+        top_ids = torch.empty(len(targets), top_k, device=self.device, dtype=torch.int32)
+        top_log_probs = torch.empty(len(targets), top_k, device=self.device)
         for start in range(0, len(targets), size):
             chunk = slice(start, start + size)
             logits = (states[chunk] if self.head is None else self.head(states[chunk])).float()
             raw[chunk] = chosen_log_probs(logits, targets[chunk])
             if sampled_with is not None and not is_raw:
                 processed[chunk] = sampled_log_probs(logits, targets[chunk], sampled_with)
-        return raw, processed
+            if top_k:
+                top_ids[chunk], top_log_probs[chunk] = top_tokens(logits, top_k)
+        return _TokenScores(raw=raw, processed=processed, top_ids=top_ids, top_log_probs=top_log_probs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TokenScores:
+    """`Scores` of a batch's completion tokens, in one tensor each."""
+
+    raw: Float[Tensor, " token"]
+    processed: Float[Tensor, " token"]
+    top_ids: Int[Tensor, "token k"]
+    top_log_probs: Float[Tensor, "token k"]
 
 
 def chosen_log_probs(logits: Float[Tensor, "token vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
     """log softmax(logits)[token]."""
     return logits.gather(-1, tokens[:, None])[:, 0] - torch.logsumexp(logits, -1)
+
+
+def top_tokens(logits: Float[Tensor, "token vocab"], k: int) -> tuple[Int[Tensor, "token k"], Float[Tensor, "token k"]]:
+    """The k likeliest tokens, the likeliest first, and their log softmax over the whole vocabulary."""
+    values, ids = torch.topk(logits, k, dim=-1)
+    # logsumexp in float32 may round to a little less than the largest logit.
+    return ids, (values - torch.logsumexp(logits, -1, keepdim=True)).clamp(max=0)
 
 
 def sampled_log_probs(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pear.data.teacher_top import TopTokens
 from pear.engines.protocol import Completion, Sampling, derive_seed
 from pear.engines.scoring import TokenScorer, check_causal
 from pear.errors import UserError
@@ -126,6 +127,15 @@ class TransformersEngine:
         """Raw log-probs of each completion's tokens given its prompt, teacher-forced, in order."""
         with self._inference():
             return TokenScorer(self.model, self.memory_gib)(prompts, completions).raw
+
+    def score_top(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], k: int
+    ) -> tuple[list[list[float]], list[TopTokens]]:
+        """`score`, and the k likeliest tokens at each position of each completion, from the same pass."""
+        with self._inference():
+            scores = TokenScorer(self.model, self.memory_gib)(prompts, completions, top_k=k)
+        assert scores.top is not None
+        return scores.raw, scores.top
 
     def _score_sampled(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], sampling: Sampling

@@ -104,6 +104,8 @@ class TokenBatch:
         """Those of the step: `step`, or this batch's own."""
         if self.step is not None:
             return self.step
+        if self.response_mask.numel() == 0:
+            return StepCounts(num_tokens=0, num_negative_tokens=0, num_sequences=0)
         negative = 0 if self.is_negative is None else int((self.is_negative & self.response_mask).sum())
         sequences = find_sequences(self.response_mask, self.segment_ids)
         prefix = self.response_mask.reshape(-1).long().cumsum(0)

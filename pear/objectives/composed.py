@@ -32,7 +32,7 @@ class Composed(Objective):
         weighting_of: the objective whose weighting is taken, and `weighting_kwargs`, its fields.
 
     >>> Composed(base_of="nll", weighting_of="single_step_is").weighting()
-    SingleStepWeighting(log_ratio_clip=(-0.08, 0.3))
+    SingleStepWeighting(log_ratio_clip=(-0.08, 0.3), policy='current')
     """
 
     base_of: str = "nll"

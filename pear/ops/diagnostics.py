@@ -1,5 +1,6 @@
 """What a step's weights look like: sums that add up over micro-batches and processes, and metrics read off them."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import final
 
@@ -19,6 +20,17 @@ NUM_GRID = 4001
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
+COARSE_STEP = 0.1
+NUM_COARSE = 401
+"""The same range by distance from the end, exact to half a coarse step: few numbers, since there are many distances."""
+
+COARSE_QUANTILES = (0.05, 0.5, 0.95)
+
+NUM_RANGES = NUM_DISTANCES + 1
+"""All tokens by distance from the end: 0, 1, 2 to 3, 4 to 7, ..., the last one from 65,536 on."""
+
+MOST_WEIGHT = 0.9
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +39,9 @@ class WeightSums:
 
     `num_ratios` is the number of tokens with a behavior log-prob (0 where the objective uses none), and the four
     `clipped_*` count tokens strictly outside a bound before clipping. The vectors `*_at_distance` hold the tokens whose
-    distance from the end is 0, 1, 2, 4, ... (`NUM_DISTANCES` of them); `histogram` counts log G on the grid.
+    distance from the end is 0, 1, 2, 4, ... (`NUM_DISTANCES` of them), and `*_in_range` all tokens, by whether it is 0,
+    1, 2 to 3, 4 to 7, ... (`NUM_RANGES`). `histogram` counts log G on the grid, `histogram_at_distance` on the coarse
+    one.
     """
 
     num_tokens: Float64[Tensor, ""]
@@ -42,7 +56,10 @@ class WeightSums:
     tokens_at_distance: Float64[Tensor, " distance"]
     weights_at_distance: Float64[Tensor, " distance"]
     squared_weights_at_distance: Float64[Tensor, " distance"]
+    tokens_in_range: Float64[Tensor, " range"]
+    weights_in_range: Float64[Tensor, " range"]
     histogram: Float64[Tensor, " grid"]
+    histogram_at_distance: Float64[Tensor, "distance coarse"]
 
     def __add__(self, other: "WeightSums") -> "WeightSums":
         return replace(
@@ -56,10 +73,9 @@ class WeightSums:
     @classmethod
     def from_vector(cls, vector: Float64[Tensor, " numbers"]) -> "WeightSums":
         """The inverse of `to_vector`."""
-        names = [item.name for item in fields(cls)]
-        sizes = [1] * (len(names) - 4) + [NUM_DISTANCES] * 3 + [NUM_GRID]
-        parts = torch.split(vector, sizes)
-        return cls(**{name: part[0] if len(part) == 1 else part for name, part in zip(names, parts, strict=True)})
+        shapes = {item.name: _SHAPES.get(item.name, ()) for item in fields(cls)}
+        parts = torch.split(vector, [math.prod(shape) for shape in shapes.values()])
+        return cls(**{name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)})
 
     def metrics(self) -> dict[str, float]:
         """The numbers to log, by metric key; empty when there was no response token.
@@ -68,7 +84,13 @@ class WeightSums:
         - `weights/effective_sample_size`: (sum w)^2 / (n sum w^2) over tokens, in (0, 1].
         - `weights/trajectory_effective_sample_size`: the same between trajectories at equal distance from the end;
           mean over the distances, weighted by their number of tokens. Absent unless two share a distance.
-        - `weights/log_weight/q05` ... `q95`: quantiles of log G-hat over tokens.
+        - `weights/tokens_with_90_percent`: share of the tokens that hold 90% of the weight, heaviest first; the last of
+          them counts in part, so constant weights give 0.9. Exact to the grid; absent where all weights are 0.
+        - `weights/last_tokens_with_90_percent`: the same from the trajectories' ends; exact to a doubling of the
+          distance, within which weight is taken to be even.
+        - `weights/log_weight/q05` ... `q95`: quantiles of log G-hat over tokens, on the grid.
+        - `weights/log_weight/distance_{d}/q05`, `q50`, `q95`: the same over the tokens at distance d from the end, on
+          the coarse grid; absent where there are none.
         - `weights/log_ratio/mean`: mean of log pi_theta - log pi_beta, before clipping.
         - `weights/clipped/{log_ratio,log_weight}_{low,high}`: share of tokens beyond that bound.
 
@@ -86,15 +108,59 @@ class WeightSums:
             counts = self.tokens_at_distance[shared]
             sizes = _share(self.weights_at_distance[shared], self.squared_weights_at_distance[shared], counts)
             result["weights/trajectory_effective_sample_size"] = ((sizes * counts).sum() / counts.sum()).item()
-        cumulative = self.histogram.cumsum(0)
-        for q in QUANTILES:
-            index = int(torch.searchsorted(cumulative, cumulative.new_tensor(q * n)).clamp(max=NUM_GRID - 1))
-            result[f"weights/log_weight/q{round(100 * q):02d}"] = round(index * GRID_STEP - GRID_LIMIT, 6)
+        if self.sum_weights.item() > 0:
+            result["weights/tokens_with_90_percent"] = self._heaviest().item() / n
+            ranges = _until(self.tokens_in_range, self.weights_in_range)
+            result["weights/last_tokens_with_90_percent"] = ranges.item() / n
+        for key, value in zip(QUANTILES, _quantiles(self.histogram, QUANTILES, GRID_STEP), strict=True):
+            result[f"weights/log_weight/{_name(key)}"] = value
+        for index in (self.tokens_at_distance > 0).nonzero().flatten().tolist():
+            values = _quantiles(self.histogram_at_distance[index], COARSE_QUANTILES, COARSE_STEP)
+            for key, value in zip(COARSE_QUANTILES, values, strict=True):
+                result[f"weights/log_weight/distance_{2**index // 2}/{_name(key)}"] = value
         if self.num_ratios.item() > 0:
             result["weights/log_ratio/mean"] = (self.sum_log_ratios / self.num_ratios).item()
             for bound in ("log_ratio_low", "log_ratio_high", "log_weight_low", "log_weight_high"):
                 result[f"weights/clipped/{bound}"] = (getattr(self, f"clipped_{bound}") / self.num_ratios).item()
         return result
+
+    def _heaviest(self) -> Float64[Tensor, ""]:
+        """How many of the heaviest tokens hold 90% of the weight. The grid's lowest value holds weights of 0 too, and
+        counts for nothing unless no weight is above it."""
+        weights = (torch.arange(NUM_GRID, dtype=torch.float64) * GRID_STEP - GRID_LIMIT).exp()
+        if bool(self.histogram[1:].any()):
+            weights[0] = 0.0
+        counts = self.histogram.flip(0)
+        return _until(counts, counts * weights.flip(0).to(counts.device))
+
+
+_SHAPES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("tokens_at_distance", "weights_at_distance", "squared_weights_at_distance"), (NUM_DISTANCES,)),
+    **dict.fromkeys(("tokens_in_range", "weights_in_range"), (NUM_RANGES,)),
+    "histogram": (NUM_GRID,),
+    "histogram_at_distance": (NUM_DISTANCES, NUM_COARSE),
+}
+
+
+def _name(quantile: float) -> str:
+    return f"q{round(100 * quantile):02d}"
+
+
+def _quantiles(counts: Float64[Tensor, " grid"], quantiles: tuple[float, ...], step: float) -> list[float]:
+    """The lowest values of the grid at or below which lie these shares of what was counted."""
+    cumulative = counts.cumsum(0)
+    wanted = cumulative[-1] * cumulative.new_tensor(quantiles)
+    indices = torch.searchsorted(cumulative, wanted).clamp(max=len(counts) - 1)
+    return [round(index * step - GRID_LIMIT, 6) for index in indices.tolist()]
+
+
+def _until(counts: Float64[Tensor, " part"], weights: Float64[Tensor, " part"]) -> Float64[Tensor, ""]:
+    """How many tokens, part after part, hold 90% of the weight; within the last part weight is taken to be even."""
+    cumulative = weights.cumsum(0)
+    wanted = MOST_WEIGHT * cumulative[-1]
+    last = torch.searchsorted(cumulative, wanted).clamp(max=len(counts) - 1)
+    lacking = (wanted - (cumulative[last] - weights[last])) / weights[last]
+    return counts[:last].sum() + lacking.clamp(0.0, 1.0) * counts[last]
 
 
 def _share(
@@ -125,7 +191,7 @@ def sum_weights(
     """The sums for non-negative weights of any kind; those about log-ratios and clipping are 0.
 
     Raises:
-        ValueError: shapes or dtypes do not fit.
+        ValueError: shapes or dtypes do not fit, or a weight of a response token is negative or NaN.
 
     >>> sums = sum_weights(torch.tensor([[1.0, 3.0]]), torch.tensor([[True, True]]))
     >>> sums.metrics()["weights/mean"], (sums + sums).num_tokens.item()
@@ -133,12 +199,18 @@ def sum_weights(
     """
     check_mask(response_mask, weights, segment_ids)
     kept = in_float64(weights[response_mask.to(weights.device)])
+    if not bool((kept >= 0).all()):
+        raise ValueError("weights must not be negative or NaN: describe verified failures apart from what is imitated.")
     distance = distance_from_end(response_mask, segment_ids=segment_ids)[response_mask].to(kept.device)
+    # The exponent of d = m 2^e, 1/2 <= m < 1, is 0 for 0, 1 for 1, 2 for 2 and 3, 3 for 4 to 7, ...
+    exponent = torch.frexp(distance.to(kept.dtype)).exponent.long()
     # 0 and the powers of two are the numbers that share no bit with the number before them.
-    listed = ((distance & (distance - 1)) == 0) & (distance < 2 ** (NUM_DISTANCES - 1))
-    index = torch.where(distance[listed] > 0, distance[listed].to(kept.dtype).log2().round().long() + 1, 0)
-    at = kept[listed]
-    grid = (kept.log().clamp(-GRID_LIMIT, GRID_LIMIT) + GRID_LIMIT).div(GRID_STEP).round().long()
+    listed = ((distance & (distance - 1)) == 0) & (exponent < NUM_DISTANCES)
+    index, at = exponent[listed], kept[listed]
+    ranges = exponent.clamp(max=NUM_RANGES - 1)
+    height = kept.log().clamp_(-GRID_LIMIT, GRID_LIMIT).add_(GRID_LIMIT)
+    grid = height.div(GRID_STEP).round().long()
+    coarse = height[listed].div(COARSE_STEP).round().long() + index * NUM_COARSE
     zero = kept.new_zeros(())
     return WeightSums(
         num_tokens=kept.new_tensor(float(kept.numel())),
@@ -153,7 +225,12 @@ def sum_weights(
         tokens_at_distance=torch.bincount(index, minlength=NUM_DISTANCES).to(kept.dtype),
         weights_at_distance=kept.new_zeros(NUM_DISTANCES).index_add(0, index, at),
         squared_weights_at_distance=kept.new_zeros(NUM_DISTANCES).index_add(0, index, at.square()),
+        tokens_in_range=torch.bincount(ranges, minlength=NUM_RANGES).to(kept.dtype),
+        weights_in_range=kept.new_zeros(NUM_RANGES).index_add(0, ranges, kept),
         histogram=torch.bincount(grid, minlength=NUM_GRID).to(kept.dtype),
+        histogram_at_distance=torch.bincount(coarse, minlength=NUM_DISTANCES * NUM_COARSE)
+        .to(kept.dtype)
+        .reshape(NUM_DISTANCES, NUM_COARSE),
     )
 
 

@@ -31,9 +31,7 @@ def write_report(study_dir: Path, output_dir: Path | None = None) -> Path:
     if output_dir is None or output_dir.resolve() == study_dir.resolve():
         return write_page(read_study(study_dir))
     _check_free(output_dir)
-    study = dataclasses.replace(read_study(study_dir), directory=output_dir.absolute())
-    _make(output_dir)
-    return write_page(study)
+    return write_page(dataclasses.replace(read_study(study_dir), directory=output_dir.absolute()))
 
 
 def write_comparison(
@@ -62,9 +60,7 @@ def write_comparison(
     from pear.report.sources.loose_runs import gather
 
     _check_free(output_dir)
-    study = gather(runs, output_dir, allow_different=allow_different, reference=reference)
-    _make(output_dir)
-    return write_page(study)
+    return write_page(gather(runs, output_dir, allow_different=allow_different, reference=reference))
 
 
 def _check_free(output_dir: Path) -> None:
@@ -74,13 +70,6 @@ def _check_free(output_dir: Path) -> None:
     entries = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
     if entries and (entries - _OWN or PAGE not in entries):
         raise UserError(f"{output_dir}: is not empty and holds no report. Choose another --output-dir.")
-
-
-def _make(output_dir: Path) -> None:
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output_dir}: cannot be written ({error.strerror}).") from None
 
 
 def verdict_sentence(study_dir: Path) -> str:

@@ -12,7 +12,7 @@ import pear
 from pear.errors import UserError
 from pear.report.export import write_file
 from pear.report.figures.svg import theme_css
-from pear.report.sources.reading import read_rows
+from pear.report.sources.reading import OUTCOMES, check_digest, read_rows
 from pear.runs import read_manifest
 from pear.tasks.problems import ProblemSet, load_problems
 
@@ -173,11 +173,12 @@ def write_outcome_page(run_dir: Path, output_dir: Path, *, shown: int = 50) -> P
         shown: most problems on the page.
 
     Raises:
-        UserError: no such run, or the directory cannot be written.
+        UserError: no such run, outcomes that are not what it wrote, or the directory cannot be written.
     """
     manifest = read_manifest(run_dir)
     asked: dict[str, list[Mapping[str, Any]]] = {}
-    for row in read_rows(run_dir / "outcomes.parquet"):
+    check_digest(run_dir / OUTCOMES, manifest)
+    for row in read_rows(run_dir / OUTCOMES):
         asked.setdefault(row["problem_id"], []).append(row)
     known = _problems(manifest["config"]["problems"])
     problems = [

@@ -10,6 +10,7 @@ import markupsafe
 import yaml
 
 import pear
+from pear.errors import UserError
 from pear.report.export import ExportTable, write_exports, write_file
 from pear.report.figures import curves, evaluations
 from pear.report.figures.analyses import analysis_figures, analysis_tables, module_tables
@@ -68,11 +69,20 @@ class Figures:
 
 
 def write_page(study: Study) -> Path:
-    """Writes `report.html`, `figures/` and `tables/` into the study's directory, and returns the page's path."""
+    """Writes `report.html`, `figures/` and `tables/` into the study's directory, and returns the page's path.
+
+    Raises:
+        UserError: a file of a run cannot be read, before anything is written; or the directory cannot be written.
+    """
     found = _find(study)
     drawn, constant = _draw(study, found)
     page = _render(study, found, drawn, constant)
-    write_exports(study.directory, _tables(study, found), drawn.all())
+    tables = _tables(study, found)
+    try:
+        study.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{study.directory}: cannot be written ({error.strerror}).") from None
+    write_exports(study.directory, tables, drawn.all())
     path = study.directory / "report.html"
     write_file(path, page.encode("utf-8"))
     return path
@@ -237,6 +247,7 @@ def _signals(study: Study, found: Found) -> dict[str, Any]:
 def _trained(study: Study, found: Found) -> dict[str, Any]:
     return {
         "rl_table": comparison_grids.summary_grid(study, "grpo", "rl_summary"),
+        "sft_warnings": curves.sft_warnings(study),
         "sft_table": comparison_grids.summary_grid(study, "sft", "sft_summary"),
         "not_logged": [metric.title for metric in curves.RL_METRICS if metric.key not in study.logged_keys("grpo")],
         "confound_table": comparison_grids.confound_grid(study),

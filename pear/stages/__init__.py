@@ -12,6 +12,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "collect": ("pear.stages.collect", "CollectConfig"),
     "score": ("pear.stages.score", "ScoreConfig"),
     "sft": ("pear.stages.sft", "SftConfig"),
+    "rescale": ("pear.stages.rescale", "RescaleConfig"),
     "grpo": ("pear.stages.grpo", "GrpoConfig"),
     "evaluate": ("pear.stages.evaluate", "EvaluateConfig"),
     "analyze": ("pear.stages.analyze", "AnalyzeConfig"),

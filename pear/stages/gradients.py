@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pear.analysis.gradient_rotation import GRADIENTS, GRPO, GRPO_AGAIN, OFFLINE, Settings
 from pear.errors import UserError
 from pear.models import resolve_model
-from pear.runs import partial_path
+from pear.runs import Files, partial_path
 from pear.stages import grpo, sft
 from pear.stages.grpo import GrpoConfig
 from pear.stages.sft import SftConfig
@@ -56,7 +56,7 @@ def gradient_parts(config: "AnalyzeConfig", settings: Settings) -> dict[str, int
 def collect_gradients(
     config: "AnalyzeConfig", settings: Settings, scratch: Path, progress: Callable[[int, int, str], None]
 ) -> dict[str, Path]:
-    """Runs the pilots whose gradients are not there yet.
+    """Runs the pilots whose gradients are not there yet, or not whole.
 
     Returns:
         "offline", "grpo" and "grpo_again" to safetensors of mean gradients under `scratch`.
@@ -68,12 +68,14 @@ def collect_gradients(
 
     directory = scratch / GRADIENTS
     directory.mkdir(parents=True, exist_ok=True)
-    paths = {name: directory / f"{name}.safetensors" for name in (OFFLINE, GRPO, GRPO_AGAIN)}
-    for number, (name, path) in enumerate(paths.items()):
-        if not path.is_file():
-            counted = StepProgress(progress, done=number * settings.steps, total=len(paths) * settings.steps)
-            _collect(config, settings, name, path, counted)
-    return paths
+    files = Files(directory, scratch / f"{GRADIENTS}.json")
+    names = {name: f"{name}.safetensors" for name in (OFFLINE, GRPO, GRPO_AGAIN)}
+    for number, (name, file) in enumerate(names.items()):
+        if not files.has(file):
+            counted = StepProgress(progress, done=number * settings.steps, total=len(names) * settings.steps)
+            with files.writing(file) as temporary:
+                _collect(config, settings, name, temporary, counted)
+    return {name: directory / file for name, file in names.items()}
 
 
 def _collect(config: "AnalyzeConfig", settings: Settings, name: str, path: Path, counted: "StepProgress") -> None:
@@ -119,7 +121,7 @@ def _offline_inputs(config: SftConfig) -> tuple[Any, Any]:
     from pear.objectives import make_objective
 
     objective = make_objective(config.objective, config.objective_kwargs)
-    return sft.checked_inputs(config, resolve_model(config.model), objective.requires)
+    return sft.checked_inputs(config, resolve_model(config.model), objective)
 
 
 def _offline_trainer(config: SftConfig) -> Any:
@@ -135,6 +137,7 @@ def _offline_trainer(config: SftConfig) -> Any:
             overflow=config.overflow,
             seed=config.seed,
             trainer=config.trainer,
+            own=config.own_values(),
         ),
         train_dataset=dataset,
         processing_class=tokenizer,

@@ -1,6 +1,5 @@
 """`pear inspect`: the weights that an objective gives to each token of a buffer, for a page to look at."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,16 +9,20 @@ from pydantic import Field
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import resolve_model
-from pear.runs import is_finished, note, open_run, replacing
+from pear.runs import Files, Run, is_finished, note, open_run, replacing
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from pear.engines.transformers_engine import TransformersEngine
     from pear.objectives import Objective
 
 NAME = "inspect"
 VERSION = 1
 WEIGHTS = "weights.parquet"
+# Trajectories in a file on the way, which is what a kill can cost.
 _STEP = 64
+_JOURNAL = "shards.json"
 
 
 class InspectConfig(StrictModel):
@@ -62,9 +65,11 @@ def run(config: InspectConfig) -> Path:
     """Writes `weights.parquet`, a row for each trajectory.
 
     Raises:
-        UserError: no such buffer, model or objective, an objective that needs more than behavior log-probs, or a buffer
-            of another tokenizer; before anything is written.
+        UserError: no such buffer, model or objective, an objective that needs more than behavior log-probs or weighs
+            whole optimizer steps, or a buffer of another tokenizer; before anything is written.
     """
+    import pyarrow.parquet
+
     from pear.objectives import OBJECTIVES, make_objective
 
     model = resolve_model(config.model)
@@ -72,6 +77,11 @@ def run(config: InspectConfig) -> Path:
     lacking = sorted(objective.requires - {"behavior_log_probs"})
     if lacking:
         raise UserError(f"objective: {config.objective} needs {', '.join(lacking)}, which a buffer does not hold.")
+    if objective.weighting().whole_step:
+        raise UserError(
+            f"objective: a weight of {config.objective} depends on its whole optimizer step, so that a trajectory has "
+            "none alone. Look at the `weights/` metrics of a training run."
+        )
     inputs = {"model": model, "buffer": config.buffer}
     parts = {f"objective:{config.objective}": OBJECTIVES[config.objective].version}
     prepared = None if is_finished(config.output_dir) else _prepare(config, model, objective)
@@ -79,11 +89,9 @@ def run(config: InspectConfig) -> Path:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, the page is written again.")
             return run_dir.output_dir
-        rows = []
-        for start in range(0, len(prepared.rows), _STEP):
-            run_dir.progress(start, len(prepared.rows), "trajectories")
-            rows += _weigh(prepared, slice(start, start + _STEP))
-        _write(run_dir.work / WEIGHTS, rows)
+        rows = _weigh_all(prepared, run_dir)
+        with replacing(run_dir.work / WEIGHTS) as temporary:
+            pyarrow.parquet.write_table(rows, temporary, compression="zstd")
         weighting = objective.weighting()
         bounds = {name: getattr(weighting, name, None) for name in ("log_ratio_clip", "log_weight_clip")}
         return run_dir.finish({"trajectories": len(rows), **bounds})
@@ -105,6 +113,24 @@ def _prepare(config: InspectConfig, model: str, objective: "Objective") -> _Prep
         engine.check_lengths(len(prompt) + len(row["completion_ids"]), what=row["problem_id"])
     tokens = [token_texts(tokenizer, row["completion_ids"]) for row in rows]
     return _Prepared(objective=objective, engine=engine, rows=rows, prompts=prompts, tokens=tokens)
+
+
+def _weigh_all(prepared: _Prepared, run_dir: Run) -> "pyarrow.Table":
+    """The rows of all trajectories; files of them that a killed run left whole are not made again."""
+    import pyarrow
+    import pyarrow.parquet
+
+    files = Files(run_dir.scratch, run_dir.scratch / _JOURNAL)
+    tables = []
+    for start in range(0, len(prepared.rows), _STEP):
+        run_dir.progress(start, len(prepared.rows), "trajectories")
+        name = f"{start:08d}.parquet"
+        if not files.has(name):
+            rows = pyarrow.Table.from_pylist(_weigh(prepared, slice(start, start + _STEP)))
+            with files.writing(name) as temporary:
+                pyarrow.parquet.write_table(rows, temporary, compression="zstd")
+        tables.append(pyarrow.parquet.read_table(run_dir.scratch / name))
+    return pyarrow.concat_tables(tables)
 
 
 def _weigh(prepared: _Prepared, chosen: slice) -> list[dict[str, Any]]:
@@ -137,11 +163,3 @@ def _weigh(prepared: _Prepared, chosen: slice) -> list[dict[str, Any]]:
             }
         )
     return weighed
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    with replacing(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary, compression="zstd")

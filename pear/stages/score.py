@@ -34,6 +34,8 @@ class ScoreConfig(StrictModel):
         model: the behavior policy: the model that made the trajectories, or one that stands for it.
         inputs: .jsonl, .json, .csv or .parquet files, directories written by `datasets.save_to_disk`, or buffers.
         shard_rows: trajectories per file of the buffer, which is what a kill can cost.
+        teacher_top_k: also write this many of the model's likeliest tokens at each position, with their log-probs: what
+            distillation without a live teacher learns from. 0 writes none; 8 bytes each for a token.
         memory_gib: what scoring may take beside the model's weights, about.
         device: auto (the first CUDA device, or the CPU), cpu, cuda or cuda:N.
         dtype: auto is float32 on a CPU and bfloat16 elsewhere.
@@ -43,10 +45,15 @@ class ScoreConfig(StrictModel):
     model: Annotated[str, NotHashed()]
     inputs: Annotated[list[str], Field(min_length=1), NotHashed()]
     shard_rows: Annotated[int, Field(gt=0)] = 4096
+    teacher_top_k: Annotated[int, Field(ge=0)] = 0
     memory_gib: Annotated[float, Field(gt=0)] = 1.0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     output_dir: Annotated[Path, NotHashed()]
+
+    def hashed(self) -> dict[str, Any]:
+        """As every stage's; `teacher_top_k` where it is used."""
+        return {name: value for name, value in super().hashed().items() if name != "teacher_top_k" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +97,7 @@ def run(config: ScoreConfig) -> Path:
             run_dir.progress(start, len(prepared.rows), "trajectories")
             if not writer.has_shard(shard):
                 rows = prepared.rows[start : start + config.shard_rows]
-                writer.write_shard(shard, _scored(prepared.engine, rows))
+                writer.write_shard(shard, _scored(prepared.engine, rows, config.teacher_top_k))
         counts = writer.close(len(starts)).counts
         assert counts is not None
         return run_dir.finish(counts.model_dump())
@@ -104,7 +111,7 @@ def _check_inputs(inputs: Sequence[str]) -> None:
 
 def _prepare(config: ScoreConfig, model: str) -> _Prepared:
     """Everything that can be wrong with what the user gave, before anything is written."""
-    from pear.data.buffer import check_tokenizer, new_manifest
+    from pear.data.buffer import TeacherTop, check_tokenizer, new_manifest
     from pear.data.rendering import load_tokenizer, stop_token_ids
     from pear.data.trajectories import read_trajectories, tokenize
     from pear.engines.transformers_engine import TransformersEngine
@@ -117,6 +124,11 @@ def _prepare(config: ScoreConfig, model: str) -> _Prepared:
             check_tokenizer(source.manifest, tokenizer)
             stops = sorted({*stops, *source.manifest.stop_token_ids})
     engine = TransformersEngine(model, tokenizer, config.device, dtype=config.dtype, memory_gib=config.memory_gib)
+    if config.teacher_top_k > engine.vocabulary:
+        raise UserError(
+            f"teacher_top_k: {config.teacher_top_k}, but the vocabulary of {config.model} has {engine.vocabulary} "
+            "tokens. Use a smaller number, such as 20."
+        )
     rows = []
     for source in sources:
         for trajectory in read_trajectories(source.rows, source.name):
@@ -125,15 +137,19 @@ def _prepare(config: ScoreConfig, model: str) -> _Prepared:
             engine.check_lengths(length, what=trajectory.place)
             rows.append({**row, "behavior_model": model_label(config.model)})
     samplings = [source.manifest.sampling if source.manifest is not None else None for source in sources]
+    label, digest = model_label(config.model), input_fingerprint(model)
     manifest = new_manifest(
         tokenizer,
         stop_token_ids=stops,
-        behavior_model=model_label(config.model),
-        behavior_model_digest=input_fingerprint(model),
+        behavior_model=label,
+        behavior_model_digest=digest,
         processed_log_probs=None,
         sampling=samplings[0] if all(sampling == samplings[0] for sampling in samplings) else None,
         engine=engine.name,
         verified=all(source.manifest is not None and source.manifest.verified for source in sources),
+        teacher_top=TeacherTop(k=config.teacher_top_k, model=label, model_digest=digest)
+        if config.teacher_top_k
+        else None,
     )
     return _Prepared(engine=engine, rows=rows, manifest=manifest)
 
@@ -162,6 +178,13 @@ def _read(path: Path) -> _Source:
         raise UserError(f"{path}: not readable as a data set ({str(error).splitlines()[0]}).") from None
 
 
-def _scored(engine: "TransformersEngine", rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    log_probs = engine.score([row["behavior_prompt_ids"] for row in rows], [row["completion_ids"] for row in rows])
-    return [{**row, "behavior_log_probs": values} for row, values in zip(rows, log_probs, strict=True)]
+def _scored(engine: "TransformersEngine", rows: Sequence[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:
+    prompts, completions = [row["behavior_prompt_ids"] for row in rows], [row["completion_ids"] for row in rows]
+    if not top_k:
+        log_probs = engine.score(prompts, completions)
+        return [{**row, "behavior_log_probs": values} for row, values in zip(rows, log_probs, strict=True)]
+    log_probs, top = engine.score_top(prompts, completions, top_k)
+    return [
+        {**row, "behavior_log_probs": values, "teacher_top": tokens}
+        for row, values, tokens in zip(rows, log_probs, top, strict=True)
+    ]

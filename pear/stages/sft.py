@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import check_model, resolve_model
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from pear.objectives import Objective
     from pear.training.sft_config import PearConfig
     from pear.training.sft_trainer import PearTrainer
 
@@ -36,7 +39,21 @@ _DEFAULTS: dict[str, Any] = {
 # Ends of metric names that differ between a run and the same run again, or resumed.
 _NOT_REPEATED = ("_runtime", "_per_second", "train_loss", "total_flos")
 # `trainer` keys that are fields of the stage's own configuration, or the stage's business.
-_OWNED = ("objective", "objective_kwargs", "overflow", "seed", "data_seed", "output_dir", "resume_from_checkpoint")
+_OWNED = (
+    "objective",
+    "objective_kwargs",
+    "overflow",
+    "behavior",
+    "max_negative_share",
+    "ref_model",
+    "teacher_model",
+    "seed",
+    "data_seed",
+    "output_dir",
+    "resume_from_checkpoint",
+)
+# Fields that came later: they are hashed where they are used, so that earlier runs are found again.
+_HASHED_WHERE_USED = ("lora", "behavior", "max_negative_share")
 # `trainer` keys that cannot be used here, and why.
 _FIXED = {
     "ignore_data_skip": "a run that goes on sees the trajectories that an unbroken one would",
@@ -48,7 +65,7 @@ _FIXED = {
 
 
 class SftConfig(StrictModel):
-    """SFT of a model on a buffer's correct trajectories.
+    """SFT of a model on a buffer's correct trajectories, and on the wrong ones where the objective uses failures.
 
     Args:
         model: what is trained: a shipped model (`pear:affine_chain/base_1`), a directory, or a hub id.
@@ -56,7 +73,11 @@ class SftConfig(StrictModel):
         objective: a name in `pear.objectives.OBJECTIVES`.
         objective_kwargs: its fields; the paper's values by default.
         overflow: trajectories longer than `trainer.max_length` are an "error", or "drop" leaves them out.
-        seed: decides the order of the data, the same for every objective, and dropout.
+        behavior: which log-probs of the buffer are the behavior policy's: "raw", or "processed" as they were sampled.
+        max_negative_share: most failures, as a share of all trajectories, where the objective uses them (Section 4.5).
+        ref_model: the reference, where the objective reads one; by default `model` itself.
+        teacher_model: the live teacher, where the objective reads one.
+        seed: decides the order of the data and which failures are left out, the same for every objective, and dropout.
         trainer: fields of `PearConfig`. By default 1 epoch and learning rate 3e-5 (Section 4.2, games; 1e-5 on maths).
         lora: fields of `peft.LoraConfig`: an adapter is trained and merged at the end; `{}` has peft's defaults.
         output_dir: where the model goes, and under `adapter/` the adapter.
@@ -67,17 +88,31 @@ class SftConfig(StrictModel):
     objective: str = "pear_token"
     objective_kwargs: dict[str, Any] = {}
     overflow: Literal["error", "drop"] = "error"
+    behavior: Literal["raw", "processed"] = "raw"
+    max_negative_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    ref_model: Annotated[str | None, NotHashed()] = None
+    teacher_model: Annotated[str | None, NotHashed()] = None
     seed: int = 0
     trainer: dict[str, Any] = {}
     lora: dict[str, Any] | None = None
     output_dir: Annotated[Path, NotHashed()]
 
     def hashed(self) -> dict[str, Any]:
-        """Without what only changes how often the trainer logs and saves; `lora` where it is used."""
+        """Without what only changes how often the trainer logs and saves; later fields where they are used."""
         from pear.training.trainer_arguments import hashed_trainer_values
 
         values = {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
-        return {name: value for name, value in values.items() if name != "lora" or value is not None}
+        unused = {name for name in _HASHED_WHERE_USED if values[name] == type(self).model_fields[name].default}
+        return {name: value for name, value in values.items() if name not in unused}
+
+    def own_values(self) -> dict[str, Any]:
+        """The fields of `PearConfig` that only this stage has, for `training_arguments`."""
+        models = {"ref_model": self.ref_model, "teacher_model": self.teacher_model}
+        return {
+            "behavior": self.behavior,
+            "max_negative_share": self.max_negative_share,
+            **{name: None if path is None else resolve_model(path) for name, path in models.items()},
+        }
 
 
 def run(config: SftConfig) -> Path:
@@ -92,6 +127,9 @@ def run(config: SftConfig) -> Path:
     model = resolve_model(config.model)
     objective = make_objective(config.objective, config.objective_kwargs)
     inputs = {"model": model, "buffer": config.buffer}
+    for name, path in (("ref_model", config.ref_model), ("teacher_model", config.teacher_model)):
+        if path is not None:
+            inputs[name] = resolve_model(path)
     parts = {f"objective:{config.objective}": objective.version}
     if is_finished(config.output_dir):
         if is_main_process():
@@ -100,7 +138,7 @@ def run(config: SftConfig) -> Path:
                 return run_dir.output_dir
         return config.output_dir
 
-    tokenizer, dataset = checked_inputs(config, model, objective.requires)
+    tokenizer, dataset = checked_inputs(config, model, objective)
     if not is_main_process():
         # Only rank 0 may lock and write the directory; the others train beside it.
         _train(config, model, tokenizer, dataset, Run(config.output_dir.absolute(), {}))
@@ -113,12 +151,15 @@ def run(config: SftConfig) -> Path:
 
 
 def checked_inputs(
-    config: SftConfig, model: str, requires: frozenset[str]
+    config: SftConfig, model: str, objective: "Objective"
 ) -> tuple["PreTrainedTokenizerBase", "Dataset"]:
     """Everything that can be wrong with what the user gave, before anything is written."""
     from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
     from pear.data.rendering import load_tokenizer
-    from pear.training.sft_data import BEHAVIOR, checked_trajectories
+    from pear.data.teacher_top import TOP_IDS
+    from pear.training.other_models import check_other_model
+    from pear.training.sft_data import NEGATIVE, DataNeeds, checked_trajectories
+    from pear.training.token_fields import check_named_models, needed_columns
 
     args = training_arguments(
         config.output_dir / SCRATCH,
@@ -127,7 +168,10 @@ def checked_inputs(
         overflow=config.overflow,
         seed=config.seed,
         trainer=config.trainer,
+        own=config.own_values(),
     )
+    check_named_models(objective, ref_model=args.ref_model, teacher_model=args.teacher_model)
+    columns = needed_columns(objective, has_teacher=args.teacher_model is not None)
     manifest = read_manifest(config.buffer)
     check_model(model)
     if config.lora is not None:
@@ -136,7 +180,10 @@ def checked_inputs(
         check_lora(model, config.lora)
     tokenizer = load_tokenizer(model)
     check_tokenizer(manifest, tokenizer)
-    dataset = load_buffer(config.buffer)
+    for name, path in (("ref_model", args.ref_model), ("teacher_model", args.teacher_model)):
+        if path is not None:
+            check_other_model(path, tokenizer, name)
+    dataset = load_buffer(config.buffer, correct_only=NEGATIVE not in columns, teacher_top=TOP_IDS in columns)
     stops = _taught_stop_ids(dataset)
     unknown = sorted(set(stops) - set(manifest.stop_token_ids))
     if unknown:
@@ -147,7 +194,9 @@ def checked_inputs(
     checked_trajectories(
         dataset,
         tokenizer,
-        needs_behavior=BEHAVIOR in requires,
+        needs=DataNeeds(
+            columns=columns, behavior=config.behavior, max_negative_share=config.max_negative_share, seed=config.seed
+        ),
         max_length=args.max_length,
         overflow=config.overflow,
         name=config.buffer,
@@ -168,6 +217,7 @@ def _train(
         overflow=config.overflow,
         seed=config.seed,
         trainer=config.trainer,
+        own=config.own_values(),
         lora=config.lora,
         buffer=config.buffer,
     )
@@ -181,8 +231,11 @@ def training_arguments(
     overflow: str = "error",
     seed: int,
     trainer: Mapping[str, Any],
+    own: Mapping[str, Any] | None = None,
 ) -> "PearConfig":
     """The `PearConfig` of a stage: its defaults, the machine's, and the checked `trainer` mapping on top.
+
+    `own` are further fields that the stage has checked itself (`SftConfig.own_values`).
 
     Raises:
         UserError: unknown or owned key, a value of the wrong type, or a combination that cannot be used.
@@ -193,7 +246,8 @@ def training_arguments(
     for name in _OWNED:
         if name in trainer:
             raise UserError(
-                f"trainer.{name}: the stage sets it. Its own keys are objective, overflow, seed, output_dir."
+                f"trainer.{name}: the stage sets it. Its own keys are objective, overflow, behavior, "
+                "max_negative_share, ref_model, teacher_model, seed, output_dir."
             )
     for name in sorted(_FIXED.keys() & trainer.keys()):
         raise UserError(f"trainer.{name}: cannot be set here ({_FIXED[name]}). Leave it out.")
@@ -210,6 +264,7 @@ def training_arguments(
                 **_DEFAULTS,
                 **machine_defaults(values),
                 **values,
+                **(own or {}),
                 "output_dir": str(checkpoints),
                 "objective": objective,
                 "objective_kwargs": dict(objective_kwargs),
@@ -234,6 +289,7 @@ def train_and_save(
     overflow: str = "error",
     seed: int,
     trainer: Mapping[str, Any],
+    own: Mapping[str, Any] | None = None,
     lora: Mapping[str, Any] | None = None,
     buffer: str | None = None,
 ) -> dict[str, Any]:
@@ -248,10 +304,12 @@ def train_and_save(
         dataset: what `PearTrainer` takes.
         run_dir: an open run, in whose `work` all is written; on other ranks than 0 one that only names the directory.
         objective, objective_kwargs, overflow, seed, trainer, lora: as in `SftConfig`.
+        own: as in `training_arguments`.
         buffer: what `dataset` was read from, for the model card; without it there is no card.
 
     Returns:
-        Counts for the manifest: steps, trajectories, dropped trajectories, tokens, and the last logged loss.
+        Counts for the manifest: steps, trajectories, failures among them where there are any, dropped trajectories,
+        tokens, and the last logged loss.
     """
     import torch
 
@@ -270,6 +328,7 @@ def train_and_save(
         overflow=overflow,
         seed=seed,
         trainer=trainer,
+        own=own,
     )
     if lora is not None:
         # TRL draws the adapter before it seeds.
@@ -300,7 +359,8 @@ def train_and_save(
         _write_metrics(run_dir.work / METRICS, history)
     return {
         "steps": pear_trainer.state.global_step,
-        "trajectories": len(dataset) - pear_trainer.dropped["train"],
+        "trajectories": pear_trainer.trajectories,
+        **({"failures": pear_trainer.failures} if pear_trainer.failures else {}),
         "dropped": pear_trainer.dropped["train"],
         "tokens": next((entry["num_tokens"] for entry in reversed(history) if "num_tokens" in entry), None),
         "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
@@ -324,8 +384,9 @@ def _write_model(trainer: "PearTrainer", run_dir: Run, card: str | None) -> None
 def _taught_stop_ids(dataset: "Dataset") -> list[int]:
     if "finish" not in dataset.column_names:
         return []
-    finished = zip(dataset["completion_ids"], dataset["finish"], strict=True)
-    ends = {ids[-1] for ids, finish in finished if finish == "stop"}
+    correct = dataset["correct"] if "correct" in dataset.column_names else [True] * len(dataset)
+    finished = zip(dataset["completion_ids"], dataset["finish"], correct, strict=True)
+    ends = {ids[-1] for ids, finish, taught in finished if finish == "stop" and taught}
     if not ends and is_main_process():
         note("No completion of the data ended by a stop token, so this model is not taught to stop.")
     return sorted(int(token) for token in ends)

@@ -23,11 +23,15 @@ _EVALUATION_KEYS = ("seed", "shard_problems", "batch_tokens", "device", "dtype")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """An arm on a unit: the model that RL starts from, which is the base where there is no SFT, and RL's last."""
+    """An arm on a unit: what SFT ended in, if there is one, the model that RL starts from, and RL's last.
+
+    `start` is `sft`, that at another arm's update norm, or the base.
+    """
 
     name: str
     arm: Arm | None
     unit: Unit
+    sft: Source | None
     start: Source
     final: Source
 
@@ -182,7 +186,8 @@ def _add_one(
 
 def _gradient_settings(nodes: Nodes, run: Trained) -> dict[str, Any]:
     """The arm's own SFT and the study's RL, whose gradients are compared."""
-    sft, rl = nodes.config(run.start), nodes.config(run.final)
+    assert run.sft is not None
+    sft, rl = nodes.config(run.sft), nodes.config(run.final)
     # The pilots set these themselves: a longer RL does not change what its first steps push at.
     fields = {key: value for key, value in rl.hashed().items() if key not in ("steps", "checkpoint_steps", "seed")}
     return {

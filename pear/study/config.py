@@ -46,12 +46,15 @@ class Arm(StrictModel):
         sft: keys of the study's `sft` block that this arm has otherwise; `trainer` is merged key by key.
         sweep: axis to values; the arm becomes one arm per combination, named `arm[gamma=0.9]`. An axis is a field of
             the objective (`gamma`), or a path (`sft.trainer.learning_rate`).
+        match_update_norm: another arm: the model after SFT is moved along its own update until it is as far from the
+            base as that arm's is on the same unit. All that comes after SFT starts from there.
     """
 
     objective: str
     objective_kwargs: dict[str, Any] = {}
     sft: dict[str, Any] = {}
     sweep: dict[str, Any] = {}
+    match_update_norm: str | None = None
 
 
 class Analyze(StrictModel):
@@ -142,7 +145,8 @@ class StudyConfig(StrictModel):
         """The arms with their sweeps multiplied out.
 
         Raises:
-            UserError: a sweep that is no list of values, an unknown axis, or two arms of one name.
+            UserError: a sweep that is no list of values, an unknown axis, two arms of one name, or a
+                `match_update_norm` that names no other arm with an SFT of its own norm.
         """
         arms: dict[str, Arm | None] = {}
         for name, arm in self.arms.items():
@@ -152,6 +156,9 @@ class StudyConfig(StrictModel):
                 arms[expanded_name] = expanded
         if arms and self.reference not in arms:
             raise UserError(f"reference: {unknown_name('arm', self.reference, arms)}")
+        for name, arm in arms.items():
+            if arm is not None and arm.match_update_norm is not None:
+                _check_matched(name, arm.match_update_norm, arms)
         return arms
 
 
@@ -193,6 +200,19 @@ def merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _check_matched(name: str, other: str, arms: Mapping[str, Arm | None]) -> None:
+    key = f"arms.{name}.match_update_norm"
+    if other not in arms:
+        raise UserError(f"{key}: {unknown_name('arm', other, arms)}")
+    if other == name:
+        raise UserError(f"{key}: names the arm itself. Name the arm whose update norm it is to have.")
+    matched = arms[other]
+    if matched is None:
+        raise UserError(f"{key}: {other} has no SFT, so no update. Name an arm with an objective.")
+    if matched.match_update_norm is not None:
+        raise UserError(f"{key}: {other} is itself matched to {matched.match_update_norm}. Name that arm.")
+
+
 def _expanded(name: str, arm: Arm) -> list[tuple[str, Arm]]:
     if not arm.sweep:
         return [(name, arm)]
@@ -210,7 +230,8 @@ def _expanded(name: str, arm: Arm) -> list[tuple[str, Arm]]:
         for axis, value in point.items():
             settings = merged(settings, _at(name, axis, value))
         text = ",".join(f"{axis.rsplit('.', 1)[-1]}={value}" for axis, value in point.items())
-        expanded.append((f"{name}[{text}]", Arm(objective=arm.objective, **settings)))
+        expanded_arm = Arm(objective=arm.objective, match_update_norm=arm.match_update_norm, **settings)
+        expanded.append((f"{name}[{text}]", expanded_arm))
     return expanded
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pear.configuration import StrictModel
 from pear.runs import MANIFEST
 
-Role = Literal["collect", "pretrain", "sft", "grpo", "eval", "probe", "calibration", "analysis", "rl_signal"]
+Role = Literal["collect", "pretrain", "sft", "rescale", "grpo", "eval", "probe", "calibration", "analysis", "rl_signal"]
 # What nothing else of the study waits for. It runs where a slot would be idle, and never holds up RL.
 BESIDE: frozenset[Role] = frozenset({"calibration", "analysis", "rl_signal"})
 

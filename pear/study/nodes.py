@@ -25,6 +25,7 @@ _SET_BY_STUDY: dict[str, frozenset[str]] = {
     "sft": frozenset({"model", "buffer", "objective", "objective_kwargs", "seed", "output_dir"}),
     "grpo": frozenset({"model", "problems", "checkpoint_steps", "seed", "output_dir"}),
     "evaluate": frozenset({"model", "problems", "output_dir"}),
+    "rescale": frozenset(),
     "analyze": frozenset(),
 }
 

@@ -91,10 +91,11 @@ class _Planner:
             runs = []
             for name, arm in self.arms.items():
                 for unit in units:
-                    start = self._sft(name, arm, unit, offline.buffer)
+                    sft = None if arm is None else self._sft(name, arm, unit, offline.buffer)
+                    start = self._start(name, unit, sft, offline.buffer)
                     if name not in self.dropped:
                         final = self._rl(name, unit, start)
-                        runs.append(Trained(name=name, arm=arm, unit=unit, start=start, final=final))
+                        runs.append(Trained(name=name, arm=arm, unit=unit, sft=sft, start=start, final=final))
                     if self.probe_steps is not None:
                         self._probe(name, unit, start, self.probe_steps)
             digests["rl"] = sha256(self._same_for_all_arms() + phases["rl"].digest)
@@ -150,26 +151,38 @@ class _Planner:
             phases["eval"].refuse_shared("tasks.eval", trained_on["behavior.problems"], "behavior.problems")
         return Offline(buffer=buffer, model=model, sets=sets, trained_on=trained_on)
 
-    def _sft(self, name: str, arm: Arm | None, unit: Unit, buffer: Source) -> Source:
-        """Plans SFT and its evaluation; an arm without SFT starts RL from the base."""
-        if arm is None:
-            start = unit.model
-        else:
-            given = merged(self.config.sft, arm.sft)
-            values = {
-                **given,
-                "model": unit.model.path,
-                "buffer": buffer.path,
-                "objective": arm.objective,
-                "objective_kwargs": arm.objective_kwargs,
-                "seed": derived_seed(unit.seed, "sft"),
-            }
-            inputs = {"model": unit.model, "buffer": buffer}
-            block = f"arms.{name}.sft" if arm.sft else "sft"
-            label = f"sft {name} {unit.label}"
-            start = self.nodes.add("sft", block, given, values, inputs, label, unit.use(name, "sft"))
+    def _sft(self, name: str, arm: Arm, unit: Unit, buffer: Source) -> Source:
+        given = merged(self.config.sft, arm.sft)
+        values = {
+            **given,
+            "model": unit.model.path,
+            "buffer": buffer.path,
+            "objective": arm.objective,
+            "objective_kwargs": arm.objective_kwargs,
+            "seed": derived_seed(unit.seed, "sft"),
+        }
+        inputs = {"model": unit.model, "buffer": buffer}
+        block = f"arms.{name}.sft" if arm.sft else "sft"
+        return self.nodes.add("sft", block, given, values, inputs, f"sft {name} {unit.label}", unit.use(name, "sft"))
+
+    def _start(self, name: str, unit: Unit, sft: Source | None, buffer: Source) -> Source:
+        """Plans the model that RL starts from, and its evaluation: SFT's, that at another norm, or the base."""
+        start = unit.model if sft is None else self._at_norm(name, unit, sft, buffer)
         self._evaluate(start, f"{name} {unit.label}, after SFT", unit.use(name, "eval", 0))
         return start
+
+    def _at_norm(self, name: str, unit: Unit, sft: Source, buffer: Source) -> Source:
+        """Plans the model after SFT at the update norm of another arm, where the arm asks for that."""
+        arm = self.arms[name]
+        matched = None if arm is None else arm.match_update_norm
+        other = None if matched is None else self.arms[matched]
+        if matched is None or other is None:
+            return sft
+        inputs = {"base": unit.model, "model": sft, "norm_of": self._sft(matched, other, unit, buffer)}
+        values = {key: source.path for key, source in inputs.items()}
+        label = f"rescale {name} {unit.label} to the norm of {matched}"
+        block = f"arms.{name}.match_update_norm"
+        return self.nodes.add("rescale", block, {}, values, inputs, label, unit.use(name, "rescale"))
 
     def _rl(self, name: str, unit: Unit, start: Source) -> Source:
         """Plans RL and its evaluations."""

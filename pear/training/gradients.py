@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pear.errors import UserError
-from pear.runs import replacing
 
 
 class MeanGradients:
@@ -57,10 +56,9 @@ class MeanGradients:
         return not any(bool(total.any()) for total in self._sums.values())
 
     def save(self, path: Path) -> None:
-        """Writes sum / steps for each layer, float32, by module name; under a temporary name first."""
+        """Writes sum / steps for each layer, float32, by module name."""
         means = {name: total / self.steps for name, total in self._sums.items()}
-        with replacing(path) as temporary:
-            save_file(means, temporary, metadata={"steps": str(self.steps)})
+        save_file(means, path, metadata={"steps": str(self.steps)})
 
 
 def linear_weights(model: torch.nn.Module) -> dict[str, Tensor]:

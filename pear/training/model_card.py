@@ -59,7 +59,8 @@ def complete_card(path: Path, objective: Objective, trained_on: str) -> None:
     """
     names = {kind: name for name, kind in OBJECTIVES.items()}
     name = names.get(type(objective), type(objective).__name__)
-    fields = [f"- `{field.name}`: `{getattr(objective, field.name)}`" for field in dataclasses.fields(objective)]
+    values = {field.name: getattr(objective, field.name) for field in dataclasses.fields(objective)}
+    fields = [f"- `{field}`: `{value}`" for field, value in values.items() if value is not None]
     section = [
         "### Objective and data",
         "",

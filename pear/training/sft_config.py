@@ -7,9 +7,11 @@ from trl.trainer.sft_config import SFTConfig
 
 from pear.errors import UserError
 from pear.objectives import make_objective
+from pear.objectives.step import NORMALIZERS
 from pear.training.trackers import check_trackers
 
 OVERFLOW = ("error", "drop")
+BEHAVIORS = ("raw", "processed")
 
 
 @dataclass
@@ -21,6 +23,17 @@ class PearConfig(SFTConfig):
         objective_kwargs: fields of that objective, such as `{"gamma": 0.99}`; the defaults are the paper's.
         overflow: what to do with trajectories longer than `max_length`: "error" refuses them, "drop" leaves them out
             and says how many. They are never cut, because that would change the weights of the tokens that remain.
+        normalizer: what a step's sum of weight x loss is divided by: its target tokens ("tokens"), its sum of weights
+            ("weights"), or each sequence by its tokens and all by the number of sequences ("sequences"); see
+            `pear.objectives.step.normalized`.
+        snapshot_steps: optimizer steps after which `old_log_probs` (psft) are those of the newer model. 4 is ours; its
+            authors ask for at least 4 (arXiv 2508.17784).
+        behavior: which of the data's log-probs of the behavior policy are used: "raw", of the full vocabulary at
+            temperature 1, or "processed", of the distribution that was sampled.
+        max_negative_share: failures beyond this share of all trajectories are left out, by `seed`, where the objective
+            uses failures (arXiv 2602.01058, Section 4.5: half and half).
+        ref_model: path or hub id of the reference, where the objective reads one; by default the model at its start.
+        teacher_model: path or hub id of the live teacher, where the objective reads one.
 
     Raises:
         UserError: unknown objective or field of it, a tracker that is not installed, or a setting of TRL under which
@@ -42,11 +55,38 @@ class PearConfig(SFTConfig):
             "choices": list(OVERFLOW),
         },
     )
+    normalizer: str = field(
+        default="tokens",
+        metadata={
+            "help": "What a step's sum of weight x loss is divided by: tokens, weights or sequences.",
+            "choices": list(NORMALIZERS),
+        },
+    )
+    snapshot_steps: int = field(
+        default=4, metadata={"help": "Optimizer steps after which `old_log_probs` are those of the newer model."}
+    )
+    behavior: str = field(
+        default="raw",
+        metadata={
+            "help": "Log-probs of the behavior policy: 'raw', or 'processed' as it was sampled.",
+            "choices": list(BEHAVIORS),
+        },
+    )
+    max_negative_share: float = field(
+        default=0.5, metadata={"help": "Most failures, as a share of all trajectories, where the objective uses them."}
+    )
+    ref_model: str | None = field(default=None, metadata={"help": "The reference, where the objective reads one."})
+    teacher_model: str | None = field(default=None, metadata={"help": "The teacher, where the objective reads one."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.overflow not in OVERFLOW:
-            raise UserError(f"overflow: '{self.overflow}' is unknown. Use one of: {', '.join(OVERFLOW)}.")
+        for name, known in (("overflow", OVERFLOW), ("normalizer", NORMALIZERS), ("behavior", BEHAVIORS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name}: '{getattr(self, name)}' is unknown. Use one of: {', '.join(known)}.")
+        if self.snapshot_steps < 1:
+            raise UserError(f"snapshot_steps: must be at least 1, got {self.snapshot_steps}.")
+        if not 0 <= self.max_negative_share < 1:
+            raise UserError(f"max_negative_share: must be at least 0 and below 1, got {self.max_negative_share}.")
         if not isinstance(self.objective_kwargs, dict):
             raise UserError(f"objective_kwargs: expected a mapping of fields, got {self.objective_kwargs!r}.")
         make_objective(self.objective, self.objective_kwargs)

@@ -1,9 +1,10 @@
 """`PearTrainer`: `trl.SFTTrainer` whose token losses are an objective's.
 
 TRL keeps the divisor (the global token count), the scaling under DDP, the auxiliary loss, the metrics, packing and
-padding-free batches. This subclass carries one more column, and hands TRL's loss `-per_token * weights` in place of
+padding-free batches. This subclass carries more columns, and hands TRL's loss `-per_token * weights` in place of
 the token log-probs. It relies on names of TRL 1.16 that are private or undocumented: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `_send_telemetry`, `_save_checkpoint`, `_run_epoch`, what is summed between two logs
+`_set_signature_columns_if_needed`, `_send_telemetry`, `_save_checkpoint`, `_run_epoch`, `_prepare_inputs`,
+`get_batch_samples`, `get_tp_size`, what is summed between two logs
 (`_tr_loss`, `_globalstep_last_logged`, `_metrics`, `_total_train_tokens`), what its model card is made of (`_name`,
 `_paper`, `_tag_names`), the `seq_idx` of its collator, and that
 `compute_loss` calls `model(..., fused_lm_head=True)` and reads `log_probs` and `label_mask` of what it returns. So the
@@ -15,25 +16,47 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor
-from transformers import DataCollator, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import global_then_local_main_first
 
 from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
+from pear.data.teacher_top import TOP_IDS
 from pear.errors import UserError
 from pear.objectives import Objective, TokenBatch, make_objective
+from pear.objectives.step import normalized
 from pear.ops.diagnostics import WeightSums
+from pear.ops.weight_warnings import weight_warnings
 from pear.runs import is_main_process, note
 from pear.training.checkpoints import CompleteCheckpoint, checkpoint_path, checkpoint_to_resume
+from pear.training.collation import TrajectoryCollator, taken_from
 from pear.training.model_card import complete_card, describe_buffer, describe_rows, paper_of
+from pear.training.other_models import FrozenModel, frozen_copy, frozen_model, random_parts
 from pear.training.sft_config import PearConfig
-from pear.training.sft_data import BEHAVIOR, check_dataset, checked_trajectories, training_rows
+from pear.training.sft_data import (
+    NEGATIVE,
+    TOKEN_COLUMNS,
+    DataNeeds,
+    check_dataset,
+    checked_trajectories,
+    training_rows,
+)
+from pear.training.token_fields import (
+    Communication,
+    TokenFields,
+    check_named_models,
+    needed_columns,
+    needs_reference,
+)
 
-_SUPPLIED = frozenset({BEHAVIOR, "segment_ids"})
 Source: TypeAlias = Dataset | str | Path
+OtherModel: TypeAlias = str | Path | PreTrainedModel
+# Where a micro-batch carries what was prepared for it; an object that is no mapping goes through `Trainer` as it is.
+_PREPARED = "prepared_fields"
 
 
 class PearTrainer(SFTTrainer):
@@ -47,19 +70,25 @@ class PearTrainer(SFTTrainer):
         model: a model, or a path or hub id.
         args: a `PearConfig`.
         train_dataset: a buffer's directory, or a `datasets.Dataset` with `prompt` (messages) or `prompt_ids`,
-            `completion_ids` and, where the objective requires them, `behavior_log_probs`. The ids are trained as they
-            are: nothing is tokenised again, appended or cut.
-        eval_dataset: the same, or a mapping from names to such.
+            `completion_ids` and, where the objective requires them, `behavior_log_probs`, `correct` or `reward`. The
+            ids are trained as they are: nothing is tokenised again, appended or cut.
+        eval_dataset: the same, or a mapping from names to such. Each batch of an evaluation is a step of its own.
         objective: overrides `args.objective`.
+        ref_model: overrides `args.ref_model`; where the objective reads a reference and none is named, it is the model
+            as it is given here, and with PEFT the model with its adapter off, which needs no copy.
+        teacher_model: overrides `args.teacher_model`. Without one, distillation takes the teacher's top k from the
+            data.
         processing_class, peft_config and the others: as in `trl.SFTTrainer`.
 
     Raises:
         UserError: before the first step, for what `PearConfig` and `checked_trajectories` refuse, for an objective that
-            needs more than this trainer supplies, and under context or sequence parallelism.
+            needs more than this trainer supplies, for a reference or teacher of another vocabulary, for dropout where
+            weights take a pass of their own, for adapters that are prompts, and under context or sequence parallelism.
 
     Logs, besides TRL's metrics and over the same steps, `loss/nll` (mean -log pi_theta of the target tokens, without
-    weights, so comparable between objectives) and those of `pear.ops.diagnostics.WeightSums.metrics`. On several
-    processes an evaluation counts the rows that `accelerate` repeats to fill the last batch.
+    weights, so comparable between objectives), those of `pear.ops.diagnostics.WeightSums.metrics`, and those of the
+    weighting about whole steps, averaged over the steps. On several processes an evaluation counts the rows that
+    `accelerate` repeats to fill the last batch.
 
     The model card that TRL writes also names the objective with its fields, `trained_on` (a buffer by its digest, other
     data by that of its rows) and the paper.
@@ -70,6 +99,8 @@ class PearTrainer(SFTTrainer):
 
     objective: Objective
     trained_on: str
+    trajectories: int
+    failures: int
 
     def __init__(
         self,
@@ -80,6 +111,8 @@ class PearTrainer(SFTTrainer):
         eval_dataset: Source | dict[str, Source] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         objective: Objective | None = None,
+        ref_model: OtherModel | None = None,
+        teacher_model: OtherModel | None = None,
         compute_metrics: Callable[..., dict[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -92,16 +125,27 @@ class PearTrainer(SFTTrainer):
             raise UserError(f"args: expected a PearConfig, got {type(args).__name__}. It takes the same fields.")
         assert isinstance(args.objective_kwargs, dict)
         self.objective = objective or make_objective(args.objective, args.objective_kwargs)
-        lacking = ", ".join(sorted(self.objective.requires - _SUPPLIED))
-        if lacking:
-            name = type(self.objective).__name__
-            raise UserError(f"objective: {name} needs {lacking}, which this trainer does not supply.")
+        reference = args.ref_model if ref_model is None else ref_model
+        teacher = args.teacher_model if teacher_model is None else teacher_model
+        check_named_models(self.objective, ref_model=reference, teacher_model=teacher)
+        self._needs = DataNeeds(
+            columns=needed_columns(self.objective, has_teacher=teacher is not None),
+            behavior=args.behavior,
+            max_negative_share=args.max_negative_share,
+            seed=args.seed,
+        )
+        _refuse_prompts(model, peft_config)
+        _refuse_split_trajectories(args.parallelism_config)
+        is_adapted = peft_config is not None or _is_adapted(model)
+        if needs_reference(self.objective) and reference is None and not is_adapted:
+            reference = model if isinstance(model, str) else frozen_copy(model)
         self._paper = paper_of(self.objective)
         self.dropped: dict[str, int] = {}
         self._buffers: dict[str, Path] = {}
         self._prepared: set[str] = set()
         # Sums since the last log: of -log pi_theta over the target tokens, then those of `WeightSums`.
         self._sums: dict[str, Tensor] = {}
+        self._warned: set[str] = set()
         self._resumed: Path | None = None
         super().__init__(
             model=model,
@@ -119,17 +163,53 @@ class PearTrainer(SFTTrainer):
         )
         # TRL refuses a collator as an argument of padding-free training, so its own is wrapped.
         self.data_collator = TrajectoryCollator(self.data_collator)
-        parallelism = self.accelerator.parallelism_config
-        if parallelism is not None and (parallelism.sp_enabled or parallelism.cp_enabled):
+        _refuse_split_trajectories(self.accelerator.parallelism_config)
+        self._fields = TokenFields(
+            self.objective,
+            normalizer=args.normalizer,
+            model=lambda: self.model,
+            reference=self._reference(reference),
+            teacher=None if teacher is None else frozen_model(teacher, self, "teacher_model"),
+            snapshot_steps=args.snapshot_steps,
+        )
+        self._refuse_what_would_differ()
+
+    def _reference(self, source: OtherModel | None) -> FrozenModel | None:
+        if not needs_reference(self.objective):
+            return None
+        if source is None:
+            adapted: Any = self.model
+            return FrozenModel(adapted, adapted.disable_adapter)
+        return frozen_model(source, self, "ref_model")
+
+    def _refuse_what_would_differ(self) -> None:
+        name = type(self.objective).__name__
+        assert self.model is not None
+        if self._fields.needs_pass or self._fields.needs_snapshot:
+            random = random_parts(self.model)
+            if random:
+                raise UserError(
+                    f"model: {random[0]} draws random numbers, so that the passes of {name} over the same tokens would "
+                    "differ. Set its dropout to 0."
+                )
+        if self._fields.needs_snapshot and (
+            self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2)
+        ):
             raise UserError(
-                "parallelism_config: context and sequence parallelism split a trajectory over processes, and its "
-                "weights need all of it. Use data, tensor or fully sharded parallelism."
+                f"objective: {name} keeps an earlier copy of the weights, which DeepSpeed and FSDP 1 do not lay open. "
+                "Use DDP or FSDP 2."
+            )
+        if self._fields.needs_hidden and self.args.n_gpu > 1:
+            raise UserError(
+                f"objective: {name} reads hidden states, which torch.nn.DataParallel scatters. Start one process for "
+                "each GPU with `accelerate launch`."
             )
 
     def _opened(self, source: Source, name: str) -> Dataset:
         if isinstance(source, str | Path):
             self._buffers[name] = Path(source)
-            return load_buffer(source)
+            columns = self._needs.columns
+            return load_buffer(source, correct_only=NEGATIVE not in columns, teacher_top=TOP_IDS in columns)
         check_dataset(source, f"{name} dataset")
         return source
 
@@ -157,14 +237,14 @@ class PearTrainer(SFTTrainer):
             trajectories, self.dropped[dataset_name] = checked_trajectories(
                 dataset,
                 processing_class,
-                needs_behavior=BEHAVIOR in self.objective.requires,
+                needs=self._needs,
                 max_length=args.max_length,
                 overflow=args.overflow,
                 name=f"{dataset_name} dataset",
                 num_proc=args.dataset_num_proc,
             )
             if dataset_name == "train":
-                self.trained_on = describe_rows(trajectories) if buffer is None else describe_buffer(buffer)
+                self._describe(trajectories, buffer)
             rows = training_rows(trajectories, num_proc=args.dataset_num_proc)
             if packing:
                 if args.shuffle_dataset:
@@ -173,19 +253,28 @@ class PearTrainer(SFTTrainer):
         if args.shuffle_dataset:
             rows = rows.shuffle(seed=args.seed)
         if self.dropped[dataset_name] and is_main_process():
-            total = len(trajectories) + self.dropped[dataset_name]
             note(
-                f"{dataset_name} dataset: dropped {self.dropped[dataset_name]} of {total} trajectories, longer than "
-                f"max_length={args.max_length}."
+                f"{dataset_name} dataset: dropped {self.dropped[dataset_name]} of {len(dataset)} trajectories, longer "
+                f"than max_length={args.max_length}."
             )
         self._prepared.add(rows._fingerprint)
         return rows
 
+    def _describe(self, trajectories: Dataset, buffer: Path | None) -> None:
+        """Notes what is trained on, for the model card, and that there are failures where there must be."""
+        self.trajectories = len(trajectories)
+        self.trained_on = describe_rows(trajectories) if buffer is None else describe_buffer(buffer)
+        self.failures = sum(trajectories[NEGATIVE]) if NEGATIVE in self._needs.columns else 0
+        if NEGATIVE in self._needs.columns and self.failures == 0 and self._needs.max_negative_share > 0:
+            raise UserError(
+                f"train dataset: {type(self.objective).__name__} pushes failures away, and there are none. Give data "
+                "with wrong trajectories, or use an objective without negatives."
+            )
+
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         assert self._signature_columns is not None
-        if BEHAVIOR not in self._signature_columns:
-            self._signature_columns.append(BEHAVIOR)
+        self._signature_columns += [name for name in TOKEN_COLUMNS if name not in self._signature_columns]
 
     def evaluate(
         self,
@@ -237,12 +326,18 @@ class PearTrainer(SFTTrainer):
             "tokens": self._total_train_tokens,
             "sums": self._sums.get("train"),
         }
-        torch.save(window, self._log_window(checkpoint_path(Path(self.args.output_dir), self.state.global_step)))
+        checkpoint = checkpoint_path(Path(self.args.output_dir), self.state.global_step)
+        torch.save(window, self._log_window(checkpoint))
+        if self._fields.needs_snapshot and (self._fields.snapshot.is_sharded or self.args.should_save):
+            torch.save(self._fields.snapshot.state(), self._snapshot_file(checkpoint))
 
     def restore_log_window(self) -> None:
-        """Goes on counting where the checkpoint did that this run was resumed from."""
+        """Goes on counting where the checkpoint did that this run was resumed from, and from its snapshot."""
         if self._resumed is None:
             return
+        if self._fields.needs_snapshot:
+            file = self._snapshot_file(self._resumed)
+            self._fields.snapshot.restore(torch.load(file, map_location=self.args.device, weights_only=True))
         window = torch.load(self._log_window(self._resumed), map_location=self.args.device, weights_only=True)
         self._tr_loss = window["loss"]
         self._globalstep_last_logged = window["last_logged"]
@@ -251,8 +346,26 @@ class PearTrainer(SFTTrainer):
         if window["sums"] is not None:
             self._sums["train"] = window["sums"]
 
+    def _snapshot_file(self, checkpoint: Path) -> Path:
+        rank = f"_{self.args.process_index}" if self._fields.snapshot.is_sharded else ""
+        return checkpoint / f"snapshot{rank}.pt"
+
     def _log_window(self, checkpoint: Path) -> Path:
         return checkpoint / f"log_window_{self.args.process_index}.pt"
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
+        """As in `Trainer`, and gives each micro-batch of the optimizer step what is known once all are there."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, num_items
+        self._fields.begin_step(self.state.global_step)
+        communication = Communication(self.accelerator.num_processes, self.get_tp_size(), self.args.device)
+        prepared, metrics = self._fields.prepare([self._prepare_inputs(batch) for batch in batches], communication)
+        # Before the first step the model may still be in evaluation mode.
+        self._keep(metrics, "train")
+        return [{**batch, _PREPARED: one} for batch, one in zip(batches, prepared, strict=True)], num_items
 
     def compute_loss(
         self,
@@ -261,34 +374,45 @@ class PearTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """TRL's loss over the objective's token losses."""
-        behavior = inputs.pop(BEHAVIOR, None)
-        segment_ids = inputs.get("seq_idx")
+        """TRL's loss over the objective's token losses. A batch that no step was prepared for is a step of its own."""
+        inputs = dict(inputs)
+        prepared = inputs.pop(_PREPARED, None)
+        if prepared is None:
+            (prepared,), metrics = self._fields.prepare([inputs], None)
+            self._keep(metrics, self._mode())
+        columns = taken_from(inputs)
+        own = dict(inputs)
 
         def weighted(**kwargs: Any) -> Any:
-            outputs = model(**kwargs)
-            if kwargs.get("fused_lm_head"):
-                outputs.log_probs = -self._token_losses(outputs, behavior, segment_ids)
+            if not kwargs.get("fused_lm_head"):
+                return model(**kwargs)
+            with self._fields.capture(model) as states:
+                outputs = model(**kwargs)
+            hidden = None if states is None else states.last
+            batch = self._fields.token_batch(outputs, hidden, own, columns, prepared)
+            outputs.log_probs = -self._token_losses(batch)
+            self._keep(self._fields.metrics_after(batch, prepared), self._mode())
             return outputs
 
         return super().compute_loss(
             weighted, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
         )
 
-    def _token_losses(self, outputs: Any, behavior: Tensor | None, segment_ids: Tensor | None) -> Tensor:
-        """`per_token * weights` (batch, seq - 1), 0 at masked positions.
+    def _keep(self, metrics: dict[str, float], mode: str) -> None:
+        """Adds metrics of a step to the log's window, which TRL averages."""
+        for name, value in metrics.items():
+            self._metrics[mode][name].append(value)
 
-        The only place that shifts: position t of TRL's `log_probs` is about token t + 1.
-        """
-        batch = TokenBatch(
-            outputs.log_probs,
-            outputs.label_mask,
-            behavior_log_probs=None if behavior is None else behavior[:, 1:].view(torch.float32),
-            segment_ids=None if segment_ids is None else segment_ids[:, 1:],
-        )
+    def _token_losses(self, batch: TokenBatch) -> Tensor:
+        """`per_token * weights` (batch, seq - 1), normalized, 0 at masked positions."""
+        assert isinstance(self.args, PearConfig)
         loss = self.objective(batch)
         self._record(batch)
-        return loss.per_token * loss.weights.to(loss.per_token.dtype)
+        try:
+            weights = normalized(loss.weights, batch, self.args.normalizer)
+        except ValueError as error:
+            raise UserError(f"normalizer: {error}") from None
+        return loss.per_token * weights.to(loss.per_token.dtype)
 
     @torch.no_grad()
     def _record(self, batch: TokenBatch) -> None:
@@ -309,7 +433,16 @@ class PearTrainer(SFTTrainer):
                 metrics["loss/nll"] = (sums[0] / weights.num_tokens).item()
             prefix = "" if self._mode() == "train" else "eval_"
             logs.update({f"{prefix}{name}": value for name, value in metrics.items()})
+            if not prefix and is_main_process():
+                self._warn(metrics)
         super().log(logs, start_time)
+
+    def _warn(self, metrics: dict[str, float]) -> None:
+        """Says in words what the weights show, each kind of failure once."""
+        for kind, sentence in weight_warnings(metrics).items():
+            if kind not in self._warned:
+                self._warned.add(kind)
+                note(sentence)
 
     def create_model_card(self, *arguments: Any, **named: Any) -> None:
         """TRL's card, and what was minimized on what."""
@@ -319,7 +452,10 @@ class PearTrainer(SFTTrainer):
             assert self.args.output_dir is not None
             dropped = self.dropped["train"]
             left_out = f"; {dropped} longer than {self.args.max_length} tokens left out" if dropped else ""
-            complete_card(Path(self.args.output_dir) / "README.md", self.objective, self.trained_on + left_out)
+            failures = f"; with {self.failures} of its failures" if self.failures else ""
+            complete_card(
+                Path(self.args.output_dir) / "README.md", self.objective, self.trained_on + failures + left_out
+            )
 
     def _mode(self) -> str:
         assert self.model is not None
@@ -339,25 +475,23 @@ class _KeepLogWindow(TrainerCallback):
         self.trainer.restore_log_window()
 
 
-class TrajectoryCollator:
-    """TRL's collator, with `behavior_log_probs` padded or flattened as its `input_ids` are.
+def _is_adapted(model: Any) -> bool:
+    return isinstance(model, torch.nn.Module) and bool(is_peft_model(model))
 
-    The float32 bits travel as int32, because under DeepSpeed `Trainer` casts floating-point inputs to bfloat16.
-    """
 
-    def __init__(self, collator: DataCollator) -> None:
-        self.collator = collator
+def _refuse_prompts(model: Any, peft_config: Any) -> None:
+    configs = [peft_config, *(model.peft_config.values() if _is_adapted(model) else ())]
+    for config in configs:
+        if getattr(config, "is_prompt_learning", False):
+            raise UserError(
+                f"peft_config: {type(config).__name__} puts virtual tokens before the prompt, which have no place in "
+                "the columns of a trajectory. Use an adapter of the layers, such as LoraConfig."
+            )
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns TRL's batch; `behavior_log_probs` is int32 (batch, seq), to be viewed as float32."""
-        batch: dict[str, Any] = self.collator(examples)
-        if BEHAVIOR not in examples[0]:
-            return batch
-        rows = [torch.tensor(example[BEHAVIOR], dtype=torch.float32) for example in examples]
-        if getattr(self.collator, "padding_free", False):
-            rows = [torch.cat(rows)]
-        values = torch.zeros(batch["input_ids"].shape, dtype=torch.float32)
-        for row, value in zip(rows, values, strict=True):
-            value[: len(row)] = row
-        batch[BEHAVIOR] = values.view(torch.int32)
-        return batch
+
+def _refuse_split_trajectories(parallelism: Any) -> None:
+    if parallelism is not None and (parallelism.sp_enabled or parallelism.cp_enabled):
+        raise UserError(
+            "parallelism_config: context and sequence parallelism split a trajectory over processes, and its "
+            "weights need all of it. Use data, tensor or fully sharded parallelism."
+        )

@@ -44,6 +44,10 @@ def score(folder: Path, *inputs: Path, model: Path | None = None) -> list[str]:
     return ["score", "--model", str(model or folder / "model"), "--inputs", *map(str, inputs)]
 
 
+def calibrate(folder: Path, *words: str, model: Path | None = None, buffer: Path | None = None) -> list[str]:
+    return ["calibrate", str(buffer or folder / "buffer"), "--model", str(model or folder / "model"), *words]
+
+
 def grpo(model: Path, *words: str) -> list[str]:
     sizes = ["--steps", "1", "--prompts-per-step", "4", "--group-size", "2", "--max-completion-tokens", "8"]
     return ["grpo", "--model", str(model), "--problems", PROBLEMS, *sizes, *words]

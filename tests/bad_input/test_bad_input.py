@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from pear.runs import MANIFEST, file_digest
-from tests.bad_input.commands import COMMANDS, Cli, collect, grpo, score, sft, the_sentence
+from tests.bad_input.commands import COMMANDS, Cli, calibrate, collect, grpo, score, sft, the_sentence
 
 
 def cut(path: Path) -> None:
@@ -112,6 +112,19 @@ TABLE: dict[str, tuple[Given, str]] = {
         lambda f, t: sft(f, buffer=with_rows(f, t / "b", behavior_log_probs=lambda values: None)),
         "row 1 (problem 'tiny/affine_chain/n2/1099511627778'): behavior_log_probs is missing.",
     ),
+    "a calibration without log-probs": (
+        lambda f, t: calibrate(f, buffer=with_rows(f, t / "b", behavior_log_probs=lambda values: None)),
+        "row 1 (problem 'tiny/affine_chain/n2/1099511627778'): behavior_log_probs is missing.",
+    ),
+    "a calibration of an unknown level": (
+        lambda f, t: calibrate(f, "--levels", "tokn"),
+        "Unknown level 'tokn'. Did you mean 'token'?",
+    ),
+    "a calibration with a foreign model": (
+        lambda f, t: calibrate(f, model=foreign(t / "m")),
+        "its vocabulary is not the one of the buffer",
+    ),
+    "a calibration to a size above 1": (lambda f, t: calibrate(f, "--ess", "1.5"), "ess: Input should be less than 1"),
     "an id that the model lacks": (
         lambda f, t: sft(f, buffer=with_rows(f, t / "b", completion_ids=lambda ids: [9999, *ids[1:]])),
         "completion_ids holds an id outside the target's vocabulary of 53 tokens.",

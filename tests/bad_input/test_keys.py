@@ -250,6 +250,8 @@ def required(stage: str, folder: Path, but: str) -> list[str]:
         "max-completion-tokens": "8",
         "analysis": "divergence",
         "before": "model",
+        "base": "model",
+        "norm-of": "model",
         "output-dir": str(folder / "out"),
     }
     fields = load_stage(stage)[0].model_fields

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import transformers
@@ -144,3 +145,28 @@ def test_encoder_decoder_is_refused() -> None:
     config = transformers.T5Config(vocab_size=32, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     with pytest.raises(UserError, match="encoder-decoder"):
         TransformersEngine(transformers.T5ForConditionalGeneration(config))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("memory_gib", [1e-5, 1.0])
+def test_top_tokens_equal_the_naive_loop(name: str, memory_gib: float) -> None:
+    model = MODELS[name][0]()
+    prompts, completions = requests(5)
+    log_probs, top = TransformersEngine(model, memory_gib=memory_gib).score_top(prompts, completions, 4)
+    assert worst(log_probs, TransformersEngine(model).score(prompts, completions)) < CLOSE
+    for prompt, completion, found in zip(prompts, completions, top, strict=True):
+        assert found.ids.shape == found.log_probs.shape == (len(completion), 4)
+        for place in range(len(completion)):
+            wanted = naive.log_softmax(naive.next_logits(model, [*prompt, *completion[:place]]))
+            likeliest = sorted(wanted, reverse=True)[:4]
+            assert found.log_probs[place].tolist() == pytest.approx(likeliest, abs=CLOSE)
+            assert [wanted[token] for token in found.ids[place]] == pytest.approx(likeliest, abs=CLOSE)
+
+
+def test_top_tokens_may_be_the_whole_vocabulary(qwen3: Any) -> None:
+    prompts, completions = requests(2)
+    _, top = TransformersEngine(qwen3).score_top(prompts, completions, VOCABULARY)
+    for found in top:
+        assert (found.log_probs <= 0).all()
+        assert abs(numpy.exp(found.log_probs.astype(numpy.float64)).sum(axis=1) - 1).max() < 1e-5
+        assert (numpy.sort(found.ids, axis=1) == numpy.arange(VOCABULARY)).all()

@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pear.runs import open_run, write_json
+from pear.runs import file_digest, open_run, write_json
 from pear.stages.analyze import AnalyzeConfig
 from pear.stages.evaluate import EvaluateConfig
 from pear.stages.grpo import GrpoConfig
+from pear.stages.rescale import RescaleConfig
 from pear.stages.sft import SftConfig
 from pear.tasks.problems import task_versions
 from tests.report.synthetic_analyses import write_analysis
@@ -52,6 +53,14 @@ class RunDirectories:
             (run.work / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
             return run.finish({"update/norm": 2.0})
 
+    def rescale(self, name: str, base: Path, model: Path, norm_of: Path) -> Path:
+        """A model at the update norm of another one."""
+        inputs: dict[str, str | Path] = {"base": base, "model": model, "norm_of": norm_of}
+        values = {key: str(path) for key, path in inputs.items()}
+        parsed = RescaleConfig.parse({**values, "output_dir": self.root / name}, source=name)
+        with open_run("rescale", 1, parsed, parsed.output_dir, inputs=inputs) as run:
+            return run.finish({"scale": 1.5, "update/norm": 3.0})
+
     def grpo(self, name: str, model: Path, seed: int, **config: Any) -> Path:
         """A run of RL with the model of step 20 beside its last, of step 60."""
         values = {"steps": 60, "max_completion_tokens": 64, "prompts_per_step": 16, "checkpoint_steps": [20], **config}
@@ -74,7 +83,7 @@ class RunDirectories:
             metrics = write_evaluation(run.work, share)
             metrics["decoding"] = parsed.samplings[0].model_dump(mode="json")
             write_json(run.work / "metrics.json", metrics)
-            return run.finish(metrics)
+            return run.finish({**metrics, "outcomes_sha256": file_digest(run.work / "outcomes.parquet")})
 
     def analyze(self, name: str, analysis: str, before: Path, after: Path, buffer: Path | None = None) -> Path:
         """An analysis of what training did."""

@@ -12,6 +12,7 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 
+from pear.runs import file_digest
 from tests.report.synthetic_analyses import write_analysis, write_signal
 
 PROBLEMS, SAMPLES = 60, 8
@@ -201,6 +202,8 @@ class SyntheticStudy:
             _write_lines(directory / "metrics.jsonl", _rl_lines(use["arm"], use["seed"], self.logged_steps))
             results = {"update/norm": 1.25, "kl_reference": "e5" * 32}
             config |= {"model": f"sft-{use['arm']}", "steps": 60, "group_size": 8, "seed": 100 + use["seed"]}
+        if (directory / "outcomes.parquet").is_file():
+            results = {**results, "outcomes_sha256": file_digest(directory / "outcomes.parquet")}
         environment = {"pear": "0.1.0", "python": "3.11.9", "libraries": {"torch": "2.13.0", "trl": "1.16.0"}}
         manifest = {
             "stage": node["stage"], "version": 1, "fingerprint": node["id"] * 3, "config": config, "inputs": inputs,

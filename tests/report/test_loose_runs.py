@@ -125,6 +125,53 @@ def test_arms_of_one_objective_are_told_apart_by_what_differs(standard: Standard
     )
 
 
+def test_sft_at_another_norm_is_an_arm_of_its_own(standard: Standard, tmp_path: Path) -> None:
+    """Found from the evaluations alone, through RL and back to the same SFT as plain SFT's."""
+    more = RunDirectories(tmp_path)
+    given = list(standard.given)
+    for seed in range(2):
+        base, unit = standard.runs.base(f"base_{seed}"), f"base_{seed}-{seed}"
+        ours, other = (standard.root / f"sft-{arm}-{unit}" for arm in ("nll", "pear_token"))
+        scaled = more.rescale(f"rescale-{seed}", base, ours, other)
+        grpo = more.grpo(f"grpo-{seed}", scaled, 100 + seed)
+        given += [more.evaluate(f"offline-{seed}", scaled, 0.3), more.evaluate(f"online-{seed}", grpo, 0.9)]
+        if seed == 0:
+            given.append(more.analyze("drift", "weight_drift", base, scaled))
+            given.append(more.analyze("drift-rl", "weight_drift", scaled, grpo))
+    study = gathered(given, tmp_path)
+    matched = "nll[norm of pear_token]"
+    assert study.arms == ["nll", "pear_token", matched]
+    assert study.reference == "nll"
+    unit = study.units[0]
+    assert [study.value(matched, unit, stage, "pass@1") for stage in (0, 60)] == pytest.approx([0.3, 0.9])
+    assert study.value("nll", unit, 60, "pass@1") == pytest.approx(400 / 480)
+    # The norm is that of the model RL starts from; what SFT logged is SFT's.
+    assert [study.result("sft", arm, unit, "update/norm") for arm in ("nll", matched)] == [2.0, 3.0]
+    assert study.series("sft", matched, "loss/nll")[unit] == study.series("sft", "nll", "loss/nll")[unit]
+    assert study.analysis_node("weight_drift", matched, unit, 0) is not None
+    assert study.analysis_node("weight_drift", matched, unit, 60) is not None
+    assert study.analysis_node("weight_drift", "nll", unit, 0) is None
+    assert study.config["arms"][matched]["match_update_norm"] == "pear_token"
+    assert "match_update_norm" not in study.config["arms"]["nll"]
+    assert study.comparison_notes == ()
+
+
+def test_an_sft_that_was_made_to_be_scaled_is_no_arm(standard: Standard, tmp_path: Path) -> None:
+    more = RunDirectories(tmp_path)
+    base = standard.runs.base("base_0")
+    sft = more.sft("sft", base, "dft", 0, buffer=standard.runs.buffer())
+    scaled = more.rescale("rescale", base, sft, standard.root / "sft-pear_token-base_0-0")
+    online = more.evaluate("online", more.grpo("grpo", scaled, 100), 0.5)
+    assert gathered([*standard.given, online], tmp_path).arms == ["nll", "pear_token", "dft[norm of pear_token]"]
+    # One that was evaluated is.
+    offline = more.evaluate("offline", sft, 0.4)
+    arms = gathered([*standard.given, online, offline], tmp_path).arms
+    assert sorted(arms) == ["dft", "dft[norm of pear_token]", "nll", "pear_token"]
+    # So is what was scaled, without RL.
+    only = more.evaluate("only", scaled, 0.4)
+    assert sorted(gathered([*standard.given, only], tmp_path).arms) == ["dft[norm of pear_token]", "nll", "pear_token"]
+
+
 def test_another_buffer_is_another_arm_only_where_a_unit_has_both(tmp_path: Path) -> None:
     runs = RunDirectories(tmp_path)
     given = two_arms(runs, buffer=runs.buffer("other"))

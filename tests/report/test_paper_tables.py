@@ -171,7 +171,9 @@ def test_table_5_has_the_hyper_parameters_with_their_defaults(tmp_path: Path) ->
     ]  # fmt: skip
     assert rows[0][3] == "none"
     assert rows[1][2].startswith("NLL x the discounted ratio of the token's suffix: G_t = gamma^(T-t)")
-    assert rows[1][3] == "gamma = 0.9, log_ratio_clip = [-0.08, 0.3], log_weight_clip = [-10.0, 5.0]"
+    assert rows[1][3] == (
+        "gamma = 0.9, log_ratio_clip = [-0.08, 0.3], log_weight_clip = [-10.0, 5.0], policy = current, graded = False"
+    )
     assert rows[2][2:] == ["not an objective of this version", "alpha = 2"]
     assert rows[3][2] == "no SFT: RL starts at the base"
 

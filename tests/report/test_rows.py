@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+import pear.cli
 from pear.errors import UserError
 from pear.report.figures.curves import Metric, curve, run_summary
 from pear.report.results.confounds import confound_rows, confound_table
@@ -15,6 +19,7 @@ from pear.report.results.summaries import cell, reversals, unit_differences
 from pear.report.sources.provenance import buffers, calibration_buffers, check_rl, input_rows
 from pear.report.sources.reading import Scope, read_outcomes
 from pear.report.sources.rows import BASE_STAGE, Study, Unit, read_study
+from pear.runs import file_digest
 from tests.report.synthetic_study import ANALYSES, SyntheticStudy, level
 
 UNIT = Unit(base="pear:affine_chain/base_1", seed=1)
@@ -205,6 +210,60 @@ def test_outcomes_are_of_the_first_temperature(full: Study) -> None:
     assert (found.of(["p7", "p0"]) == found.correct[[7, 0]]).all()
     assert found.shares["p7"] == ("synlogic/survo", found.correct[7].mean())
     assert full.outcome_matrix("pear_token", unit, 60) is None
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def swap(path: Path) -> None:
+    """Those of another model: whole, and of the same problems."""
+    shutil.copy(path.parent.parent / "evaluate-0-0-60" / path.name, path)
+
+
+@pytest.mark.parametrize("damage", [cut, swap])
+def test_outcomes_that_their_run_did_not_write_are_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    study = read_study(SyntheticStudy(arms=("nll", "pear_token"), logged_steps=1).write(tmp_path))
+    path = tmp_path / "runs" / "evaluate-1-1-60" / "outcomes.parquet"
+    damage(path)
+    with pytest.raises(UserError) as caught:
+        study.outcome_matrix("pear_token", UNIT, 60)
+    assert str(caught.value).startswith(f"{path}: is not the file that its run wrote")
+    assert "\n" not in str(caught.value)
+    # Other files are of no concern.
+    assert study.outcome_matrix("nll", UNIT, 60) is not None
+
+
+def test_outcomes_that_cannot_be_read_are_a_sentence(tmp_path: Path) -> None:
+    SyntheticStudy(arms=("nll", "pear_token"), logged_steps=1).write(tmp_path)
+    path = tmp_path / "runs" / "evaluate-1-1-60" / "outcomes.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    manifest = path.parent / "manifest.json"
+    stored = json.loads(manifest.read_text())
+    stored["results"]["outcomes_sha256"] = file_digest(path)
+    manifest.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"outcomes.parquet: cannot be read \(.*\). Make the run again."):
+        read_study(tmp_path).outcome_matrix("pear_token", UNIT, 60)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_report_of_cut_outcomes_is_exit_code_2_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: bool
+) -> None:
+    study_dir = SyntheticStudy(arms=("nll", "pear_token"), logged_steps=1).write(tmp_path / "study")
+    path = study_dir / "runs" / "evaluate-1-2-60" / "outcomes.parquet"
+    cut(path)
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--output-dir", str(tmp_path / "page")] if elsewhere else []
+    monkeypatch.setattr(sys, "argv", ["pear", "report", str(study_dir), *words])
+    with pytest.raises(SystemExit) as exit_info:
+        pear.cli.main()
+    assert exit_info.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"pear: {path}: is not the file that its run wrote")
+    assert len(captured.err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_rows_of_outcomes_may_come_in_any_order(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`pear inspect`: the numbers of each token, and the pages made of them."""
 
 import html
+import json
 import math
 import re
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from pear.errors import UserError
 from pear.report.inspection import write_outcome_page, write_weight_page
-from pear.stages import collect, evaluate
+from pear.runs import file_digest
+from pear.stages import collect, evaluate, inspect
 from pear.stages.inspect import WEIGHTS, InspectConfig, run
 from tests import naive
 from tests.training.grpo_fixtures import PROBLEM_SET, PROBLEMS, save_solver
@@ -45,6 +47,33 @@ def config(model: str, buffer: Path, output_dir: Path, **changes: Any) -> Inspec
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pyarrow.parquet.read_table(run_dir / WEIGHTS).to_pylist()
     return rows
+
+
+def test_a_killed_run_goes_on_at_the_file_that_is_missing(
+    models: tuple[str, str], buffer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(config(models[1], buffer, tmp_path / "whole"))
+    monkeypatch.setattr(inspect, "_STEP", 2)
+    weigh, weighed = inspect._weigh, []
+
+    def killed_at(start: int | None) -> None:
+        def counted(prepared: Any, chosen: slice) -> list[dict[str, Any]]:
+            if chosen.start == start:
+                raise KeyboardInterrupt
+            weighed.append(chosen.start)
+            return weigh(prepared, chosen)
+
+        monkeypatch.setattr(inspect, "_weigh", counted)
+
+    killed_at(4)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(models[1], buffer, tmp_path / "killed"))
+    assert weighed == [0, 2]
+    killed_at(None)
+    killed = run(config(models[1], buffer, tmp_path / "killed"))
+    assert weighed == list(range(0, len(rows_of(whole)), 2))
+    assert rows_of(killed) == rows_of(whole)
+    assert sorted(path.name for path in killed.iterdir() if path.name != ".lock") == ["manifest.json", WEIGHTS]
 
 
 def test_weights_are_those_of_the_objective(models: tuple[str, str], buffer: Path, tmp_path: Path) -> None:
@@ -117,13 +146,18 @@ def test_outcomes_have_their_verdicts(models: tuple[str, str], tmp_path: Path) -
     rows = pyarrow.parquet.read_table(path).to_pylist()
     rows[0]["completion"] = "<img src=x onerror=alert(1)>"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    with pytest.raises(UserError, match=r"outcomes\.parquet: is not the file that its run wrote"):
+        write_outcome_page(run_dir, tmp_path / "page")
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    manifest["results"]["outcomes_sha256"] = file_digest(path)
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
     page = write_outcome_page(run_dir, tmp_path / "page").read_text()
     assert page.count("<strong>right</strong>") == sum(row["correct"] for row in rows)
     assert page.count("<strong>wrong</strong>") == sum(not row["correct"] for row in rows)
     assert "<img" not in page
     assert all(html.escape(problem.prompt[-1]["content"]) in page for problem in PROBLEMS)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"outcomes\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"outcomes\.parquet: (cannot be read|is not the file)"):
         write_outcome_page(run_dir, tmp_path / "page")
     right = [int(number) for number in re.findall(r"(\d) of 4 right", page)]
     assert right == sorted(right)

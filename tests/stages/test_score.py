@@ -97,6 +97,72 @@ def test_foreign_text_is_scored_like_the_naive_loop(model: str, tmp_path: Path) 
     assert (manifest.verified, manifest.sampling, manifest.processed_log_probs) == (False, None, None)
 
 
+def test_the_teachers_likeliest_tokens_are_written(model: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "teacher.jsonl", foreign_rows())
+    plain = run(config(model, [path], tmp_path / "plain"))
+    # Several shards, and a budget of a few tokens.
+    directory = run(config(model, [path], tmp_path / "top", teacher_top_k=3, shard_rows=5, memory_gib=1e-4))
+    loaded, without = load_model(model), load_buffer(plain).to_list()
+    rows = load_buffer(directory, teacher_top=True).to_list()
+    assert len(rows) == len(PROBLEMS) > 10
+    for row, other in zip(rows, without, strict=True):
+        assert row["behavior_log_probs"] == pytest.approx(other["behavior_log_probs"], abs=1e-4)
+        ids = [*row["behavior_prompt_ids"], *row["completion_ids"]]
+        for place, log_probs in enumerate(row["teacher_top_log_probs"]):
+            wanted = naive.log_softmax(naive.next_logits(loaded, ids[: len(row["behavior_prompt_ids"]) + place]))
+            tokens = row["teacher_top_ids"][place]
+            assert log_probs == pytest.approx(sorted(wanted, reverse=True)[:3], abs=1e-4)
+            assert [wanted[token] for token in tokens] == pytest.approx(log_probs, abs=1e-4)
+            # Where the token itself is one of them, both columns hold its log-prob.
+            if row["completion_ids"][place] in tokens:
+                own = log_probs[tokens.index(row["completion_ids"][place])]
+                assert own == pytest.approx(row["behavior_log_probs"][place], abs=1e-5)
+    top = read_manifest(directory).teacher_top
+    assert top is not None
+    assert (top.k, top.temperature, top.model_digest) == (3, 1, read_manifest(plain).behavior_model_digest)
+    assert read_manifest(plain).teacher_top is None
+
+
+def test_scoring_again_forgets_another_teachers_tokens(model: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", foreign_rows()[:3])
+    first = run(config(model, [path], tmp_path / "first", teacher_top_k=3))
+    assert read_manifest(run(config(model, [first], tmp_path / "none"))).teacher_top is None
+    again = run(config(model, [first], tmp_path / "again", teacher_top_k=2))
+    assert [len(tokens) for tokens in load_buffer(again, teacher_top=True)["teacher_top_ids"][0]][:2] == [2, 2]
+
+
+def test_a_killed_run_with_top_tokens_goes_on(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", foreign_rows()[:6])
+    settings = {"teacher_top_k": 4, "shard_rows": 2}
+    whole = run(config(model, [path], tmp_path / "whole", **settings))
+    write = BufferWriter.write_shard
+
+    def killed(self: BufferWriter, index: int, rows: Any) -> None:
+        if index == 1:
+            raise KeyboardInterrupt
+        write(self, index, rows)
+
+    monkeypatch.setattr(BufferWriter, "write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(model, [path], tmp_path / "killed", **settings))
+    monkeypatch.undo()
+    resumed = run(config(model, [path], tmp_path / "killed", **settings))
+    for name in (BUFFER_FILE, "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+
+
+def test_more_top_tokens_than_there_are_is_a_sentence(model: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", foreign_rows()[:1])
+    size = load_model(model).config.vocab_size
+    with pytest.raises(
+        UserError, match=rf"^teacher_top_k: {size + 1}, but the vocabulary of .* has {size} tokens\. Use"
+    ):
+        run(config(model, [path], tmp_path / "scored", teacher_top_k=size + 1))
+    with pytest.raises(UserError, match=r"^test: teacher_top_k: Input should be greater than or equal to 0 \(got -1\)"):
+        config(model, [path], tmp_path / "scored", teacher_top_k=-1)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["rows.jsonl"]
+
+
 def test_every_kind_of_file_gives_the_same_buffer(model: str, tmp_path: Path) -> None:
     rows = foreign_rows()
     write_lines(tmp_path / "rows.jsonl", rows)

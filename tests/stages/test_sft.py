@@ -12,9 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from pear.data.buffer import BufferManifest, BufferWriter
 from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
 from pear.errors import UserError
+from pear.models import resolve_model
 from pear.objectives import OBJECTIVES
 from pear.runs import SCRATCH, Run, read_manifest
+from pear.stages import score
 from pear.stages.sft import VERSION, SftConfig, run
+from tests.stages.test_golden import solver_traces
 from tests.training.sft_fixtures import (
     EOS,
     build_model,
@@ -178,6 +181,13 @@ def test_the_objective_changes_the_model(trained: Path, inputs: dict[str, str], 
         ({"trainer": {"learning_rate": "fast"}}, "learning_rate"),
         ({"trainer": {"lr_scheduler_type": "square"}}, "square"),
         ({"trainer": {"seed": 1}}, "trainer.seed: the stage sets it"),
+        ({"trainer": {"ref_model": "m"}}, "trainer.ref_model: the stage sets it"),
+        ({"trainer": {"normalizer": "words"}}, "normalizer: 'words' is unknown"),
+        ({"ref_model": "pear:affine_chain/base_1"}, "ref_model: PearToken does not read it"),
+        ({"objective": "sft_kl", "ref_model": "pear:affine_chain/base_1"}, "another vocabulary"),
+        ({"objective": "forward_kl"}, "holds no log-probs of a teacher's likeliest tokens"),
+        ({"objective": "forward_kl", "teacher_model": "missing/teacher/model"}, "no such model directory"),
+        ({"behavior": "processed"}, "needs the column 'behavior_processed_log_probs'"),
         ({"trainer": {"max_length": 8}}, "longer than max_length=8"),
         ({"model": "pear:none/none"}, "pear:none/none"),
         ({"buffer": "missing"}, "not a buffer"),
@@ -187,6 +197,61 @@ def test_mistakes_write_nothing(change: dict[str, Any], sentence: str, inputs: d
     with pytest.raises(UserError, match=sentence):
         run(SftConfig(**{**inputs, "trainer": TRAINER, **change, "output_dir": tmp_path / "run"}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_that_are_not_used_leave_the_fingerprint_as_it_was() -> None:
+    config = SftConfig(model="m", buffer="b", output_dir=Path("o"))
+    assert config.hashed().keys() == {"objective", "objective_kwargs", "overflow", "seed", "trainer"}
+    used = config.model_copy(update={"behavior": "processed", "max_negative_share": 0.25})
+    assert used.hashed().keys() == config.hashed().keys() | {"behavior", "max_negative_share"}
+
+
+def test_failures_are_trained_on_where_the_objective_uses_them(inputs: dict[str, str], tmp_path: Path) -> None:
+    """48 right and 16 wrong ones; with a fifth of failures 12 of these."""
+    trainer = {**TRAINER, "max_steps": 2}
+    ends: dict[float, dict[str, Any]] = {}
+    for share in (0.5, 0.2):
+        config = SftConfig(
+            **inputs, objective="negatives", max_negative_share=share, trainer=trainer,
+            output_dir=tmp_path / str(share),
+        )  # fmt: skip
+        ends[share] = read_manifest(run(config))["results"]
+    assert [(end["trajectories"], end["failures"]) for end in ends.values()] == [(64, 16), (60, 12)]
+    card = (tmp_path / "0.2" / "README.md").read_text()
+    assert "the 48 correct of 64 trajectories" in card
+    assert "with 12 of its failures" in card
+
+
+def test_a_stored_teacher_is_the_live_one(tmp_path: Path) -> None:
+    """With the whole vocabulary stored, but for float32 the same loss and weights."""
+    teacher = "pear:affine_chain/behavior"
+    size = len(AutoTokenizer.from_pretrained(resolve_model(teacher)))
+    buffer = score.run(
+        score.ScoreConfig(
+            model=teacher, inputs=[str(solver_traces(tmp_path / "traces.jsonl"))], teacher_top_k=size,
+            output_dir=tmp_path / "buffer",
+        )
+    )  # fmt: skip
+    ends = []
+    for name, others in (("live", {"teacher_model": teacher}), ("stored", {})):
+        config = SftConfig(
+            model="pear:affine_chain/base_1", buffer=str(buffer), objective="forward_kl",
+            trainer={**TRAINER, "max_steps": 3, "learning_rate": 1e-3, "max_length": 128}, output_dir=tmp_path / name,
+            **others,
+        )  # fmt: skip
+        ends.append(read_manifest(run(config))["results"])
+    live, stored = ends
+    assert stored["loss"] == pytest.approx(live["loss"], rel=1e-4)
+    assert stored["update/norm"] == pytest.approx(live["update/norm"], rel=1e-3)
+
+
+def test_a_named_reference_is_an_input_of_the_run(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = {**inputs, "objective": "sft_kl", "trainer": {**TRAINER, "max_steps": 3}}
+    default = run(SftConfig(**config, output_dir=tmp_path / "default"))
+    named = run(SftConfig(**config, ref_model=inputs["model"], output_dir=tmp_path / "named"))
+    assert files(named)["model.safetensors"] == files(default)["model.safetensors"]
+    assert read_manifest(named)["inputs"].keys() == {"model", "buffer", "ref_model"}
+    assert read_manifest(default)["inputs"].keys() == {"model", "buffer"}
 
 
 def test_buffers_that_do_not_fit_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from pear import cli
+from pear.configuration import read_yaml
 from pear.errors import UserError
+from pear.models import recipes_directory
 from pear.study import StudyConfig, parse_studies
+from pear.study.plan import make_plan
 
 EVAL = {"task": "tiny/affine_chain", "level": "n2", "split": "eval", "size": 4}
 
@@ -90,3 +93,9 @@ def test_an_unknown_variant_is_named_with_the_nearest(monkeypatch, tmp_path: Pat
     assert "Did you mean 'first'?" in capsys.readouterr().err
     assert run(monkeypatch, tmp_path, bases_only(), "--variant", "first") == 2
     assert "has no variants" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes_directory().glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_planned(recipe: Path, tmp_path: Path) -> None:
+    for name, config in parse_studies(read_yaml(recipe), source=recipe.name).items():
+        assert make_plan(config, tmp_path / str(name)).nodes

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import ParallelismConfig
 from datasets import Dataset, IterableDataset
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import TrainerControl, TrainerState
 from trl import SFTConfig
 
@@ -20,14 +22,18 @@ from pear.training.checkpoints import (
     mark_complete,
     remove_incomplete,
 )
-from pear.training.sft_data import checked_trajectories
+from pear.training.sft_data import DataNeeds, checked_trajectories
 from pear.training.trainer_arguments import checked_arguments, hashed_trainer_values
 from tests.training.sft_fixtures import build_model, build_rows, build_tokenizer, pear_trainer
 
+BEHAVIOR_COLUMN = frozenset({"behavior_log_probs"})
 
-def check(rows: list[dict[str, Any]], *, needs_behavior: bool = True, max_length: int | None = 1024) -> Dataset:
+
+def check(
+    rows: list[dict[str, Any]], *, columns: frozenset[str] = BEHAVIOR_COLUMN, max_length: int | None = 1024
+) -> Dataset:
     return checked_trajectories(
-        Dataset.from_list(rows), build_tokenizer(), needs_behavior=needs_behavior, max_length=max_length,
+        Dataset.from_list(rows), build_tokenizer(), needs=DataNeeds(columns=columns), max_length=max_length,
         overflow="error", name="train dataset",
     )[0]  # fmt: skip
 
@@ -71,7 +77,7 @@ def test_rounding_above_zero_is_not_an_error() -> None:
 
 def test_log_probs_are_needed_only_by_objectives_that_use_them() -> None:
     rows = [{**row, "behavior_log_probs": None} for row in build_rows(4)]
-    assert "behavior_log_probs" not in check(rows, needs_behavior=False).column_names
+    assert "behavior_log_probs" not in check(rows, columns=frozenset()).column_names
     with pytest.raises(UserError, match="needs the column 'behavior_log_probs'"):
         check(rows)
 
@@ -125,6 +131,10 @@ def test_long_trajectories_are_never_cut(tmp_path: Path) -> None:
         {"assistant_only_loss": True},
         {"dataset_kwargs": {"skip_prepare_dataset": True}},
         {"overflow": "cut"},
+        {"normalizer": "words"},
+        {"behavior": "sampled"},
+        {"snapshot_steps": 0},
+        {"max_negative_share": 1.0},
         {"objective": "pear_tokn"},
         {"objective_kwargs": {"gama": 0.5}},
         {"objective_kwargs": {"gamma": 1.5}},
@@ -149,11 +159,58 @@ def test_a_plain_trl_configuration_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_needs_more_is_refused_before_the_first_step(tmp_path: Path) -> None:
-    class NeedsReference(OBJECTIVES["nll"]):  # type: ignore[misc]
-        requires = frozenset({"ref_log_probs"})
+    class NeedsMore(OBJECTIVES["nll"]):  # type: ignore[misc]
+        requires = frozenset({"values"})
 
-    with pytest.raises(UserError, match="ref_log_probs, which this trainer does not supply"):
-        pear_trainer(tmp_path, build_rows(2), trainer={"objective": NeedsReference()})
+    with pytest.raises(UserError, match="values, which this trainer does not supply"):
+        pear_trainer(tmp_path, build_rows(2), trainer={"objective": NeedsMore()})
+
+
+def test_dropout_is_refused_where_weights_take_a_pass_of_their_own(tmp_path: Path) -> None:
+    for objective, config in (("talr", {}), ("psft", {}), ("nll", {"normalizer": "weights"})):
+        model = build_model()
+        model.model.layers[1].self_attn.attention_dropout = 0.1
+        with pytest.raises(UserError, match=r"layers\.1\.self_attn\.attention_dropout draws random numbers"):
+            pear_trainer(tmp_path, build_rows(2), objective=objective, model=model, **config)
+    pear_trainer(tmp_path, build_rows(2), objective="nll", model=model)
+    adapter = LoraConfig(target_modules=["q_proj"], lora_dropout=0.1)
+    with pytest.raises(UserError, match=r"lora_dropout.* draws random numbers"):
+        pear_trainer(tmp_path, build_rows(2), objective="talr", trainer={"peft_config": adapter})
+
+
+def test_adapters_that_are_prompts_are_refused(tmp_path: Path) -> None:
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    with pytest.raises(UserError, match="PromptTuningConfig puts virtual tokens"):
+        pear_trainer(tmp_path, build_rows(2), trainer={"peft_config": config})
+    adapted = get_peft_model(build_model(), config)
+    with pytest.raises(UserError, match="PromptTuningConfig puts virtual tokens"):
+        pear_trainer(tmp_path, build_rows(2), model=adapted)
+
+
+@pytest.mark.parametrize("sizes", [{"cp_size": 2}, {"sp_size": 2, "sp_backend": "deepspeed"}], ids=str)
+def test_parallelism_that_splits_trajectories_is_refused(sizes: dict[str, Any], tmp_path: Path) -> None:
+    args = PearConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    args.parallelism_config = ParallelismConfig(**sizes)
+    with pytest.raises(UserError, match="split a trajectory over processes"):
+        PearTrainer(build_model(), args, train_dataset=Dataset.from_list(build_rows(2)))
+
+
+def test_models_that_cannot_be_a_reference_or_teacher_are_refused(tmp_path: Path) -> None:
+    rows, model = build_rows(2), build_model()
+    with pytest.raises(UserError, match="ref_model: is the model that is trained"):
+        pear_trainer(tmp_path, rows, objective="sft_kl", model=model, trainer={"ref_model": model})
+    with pytest.raises(UserError, match="ref_model: Nll does not read it"):
+        pear_trainer(tmp_path, rows, objective="nll", trainer={"ref_model": build_model()})
+    with pytest.raises(UserError, match="teacher_model: SftKl does not read it"):
+        pear_trainer(tmp_path, rows, objective="sft_kl", teacher_model="pear:affine_chain/behavior")
+    wider = build_model()
+    wider.resize_token_embeddings(70)
+    with pytest.raises(UserError, match="teacher_model: has 70 logits and the model 64"):
+        pear_trainer(tmp_path, rows, objective="forward_kl", trainer={"teacher_model": wider})
+    with pytest.raises(UserError, match=r"teacher_model: the tokenizer of .* has another vocabulary"):
+        pear_trainer(tmp_path, rows, objective="forward_kl", teacher_model="pear:affine_chain/behavior")
+    with pytest.raises(UserError, match="needs a live teacher, or the column 'teacher_top_ids'"):
+        pear_trainer(tmp_path, rows, objective="forward_kl")
 
 
 def test_the_configuration_survives_its_own_file(tmp_path: Path) -> None:

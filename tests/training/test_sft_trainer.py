@@ -1,5 +1,6 @@
 """`PearTrainer` against TRL, against Algorithm 1 written out, and against itself in other arrangements of a batch."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from pear.objectives import OBJECTIVES
+from pear.objectives import OBJECTIVES, make_objective
 from pear.training.checkpoints import COMPLETE, latest_complete_checkpoint
 from tests.training.sft_fixtures import (
     build_model,
@@ -23,6 +24,7 @@ from tests.training.sft_fixtures import (
     save_model,
     trl_trainer,
 )
+from tests.training.test_every_objective import DESCENT, others_for, rows_for
 
 # One optimizer step of plain gradient descent with rate 1: the change of the parameters is the gradient.
 GRADIENT: dict[str, Any] = {
@@ -314,23 +316,48 @@ def test_messages_are_rendered_with_the_targets_template(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    rows = build_rows(16, seed=8)
+    """For weights of a token alone, of a whole step, and with counts of the step's failures."""
     config: dict[str, Any] = {
         "max_steps": 3,
         "logging_steps": 3,
-        "per_device_train_batch_size": 4,
+        "per_device_train_batch_size": 8,
         "learning_rate": 1e-3,
     }
-    single = pear_trainer(tmp_path / "single", rows, **config, gradient_accumulation_steps=2)
-    single.train()
-    script = Path(__file__).with_name("two_process_sft.py")
     save_model(tmp_path / "model")
-    run_on_two_processes(script, str(tmp_path))
-    two = load_file(tmp_path / "two" / "model.safetensors")
-    one = {name: value for name, value in single.model.state_dict().items() if name in two}
-    assert len(one) == len(two)
-    for name, value in one.items():
-        assert relative_distance(two[name], value) < 1e-5
-    entry = torch.load(tmp_path / "log.pt", weights_only=True)
-    for key in ("loss", "weights/mean", "weights/effective_sample_size", "weights/clipped/log_ratio_low", "loss/nll"):
-        assert entry[key] == pytest.approx(single.state.log_history[0][key], rel=1e-5)
+    objectives = ["pear_token", "talr", "negatives"]
+    run_on_two_processes(Path(__file__).with_name("two_process_sft.py"), str(tmp_path), json.dumps(objectives))
+    for objective in objectives:
+        rows = build_rows(16, seed=8)
+        if objective == "negatives":
+            rows = [{**row, "correct": index % 4 != 0} for index, row in enumerate(rows)]
+        single = pear_trainer(tmp_path / "single", rows, objective=objective, **config)
+        single.train()
+        two = load_file(tmp_path / objective / "two" / "model.safetensors")
+        one = {name: value for name, value in single.model.state_dict().items() if name in two}
+        assert len(one) == len(two)
+        for name, value in one.items():
+            assert relative_distance(two[name], value) < 1e-5, (objective, name)
+        entry, expected = torch.load(tmp_path / objective / "log.pt", weights_only=True), single.state.log_history[0]
+        keys = [key for key in expected if key.startswith(("loss", "weights/")) and "/q" not in key]
+        assert len(keys) > 3
+        for key in keys:
+            assert entry[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-9), (objective, key)
+
+
+@pytest.mark.slow
+def test_sharded_weights_equal_whole_ones(tmp_path: Path) -> None:
+    """FSDP 2: with weights of a token alone, a pass over the step, a teacher's and the model's head, and a snapshot."""
+    objectives, rate = ["pear_token", "talr", "sft_kl", "psft"], 0.05
+    script = Path(__file__).with_name("fsdp2_sft.py")
+    run_on_two_processes(script, str(tmp_path), json.dumps(objectives), str(rate))
+    for name in objectives:
+        objective = make_objective(name, {})
+        config = {**DESCENT, "max_steps": 2, "learning_rate": rate, "per_device_train_batch_size": 8}
+        whole = pear_trainer(
+            tmp_path / "whole", rows_for(objective), objective=name, trainer=others_for(objective), **config
+        )
+        before = parameters(whole)
+        whole.train()
+        change = parameters(whole) - before
+        sharded = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert relative_distance(sharded - before, change) < 1e-4, name

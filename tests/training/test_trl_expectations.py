@@ -153,11 +153,15 @@ def test_equal_runs_have_equal_cards(trained: Path, inputs: dict[str, str], tmp_
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_the_trainer_writes_the_card_of_any_objective(name: str, tmp_path: Path) -> None:
-    trainer = pear_trainer(tmp_path, build_rows(4), objective=name)
+    uses_failures = "is_negative" in make_objective(name, {}).requires
+    rows = [{**row, "correct": index % 2 == 0} if uses_failures else row for index, row in enumerate(build_rows(4))]
+    teacher = {"teacher_model": build_model()} if name == "forward_kl" else {}
+    trainer = pear_trainer(tmp_path, rows, objective=name, trainer=teacher)
     trainer.create_model_card(model_name="small", tags="mine")
     card = ModelCard.load(tmp_path / "README.md")
     assert f"objective `{name}`" in card.text
-    assert all(f"`{field.name}`" in card.text for field in dataclasses.fields(make_objective(name, {})))
+    values = dataclasses.asdict(make_objective(name, {}))
+    assert all((f"`{field}`" in card.text) == (value is not None) for field, value in values.items())
     # Plain SFT and single-step weights are older than the paper that compares them.
     assert ("a method introduced in" in card.text) == name.startswith("pear_")
     assert "arXiv:2602.01058" in card.text

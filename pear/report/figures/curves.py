@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pear.ops.statistics import Interval
+from pear.ops.weight_warnings import weight_warnings
 from pear.report.export import ExportTable
 from pear.report.figures.drawing import Panel, arm_styles, few_ticks, muted_first, shown
 from pear.report.figures.svg import LIGHT, Picture
@@ -62,6 +63,12 @@ SFT_METRICS = (
         key="weights/trajectory_effective_sample_size",
         title="ESS between trajectories",
         unit="share, at equal distance from the end",
+    ),
+    Metric(key="weights/tokens_with_90_percent", title="Tokens with 90% of the weight", unit=_TOKENS),
+    Metric(
+        key="weights/last_tokens_with_90_percent",
+        title="Last tokens with 90% of the weight",
+        unit=f"{_TOKENS}, from the end",
     ),
     Metric(key="weights/log_ratio/mean", title="Mean log-ratio", unit="target over behavior policy, nats, not clipped"),
     Metric(key="weights/clipped/log_ratio_low", title="Log-ratio clipped from below", unit=_TOKENS),
@@ -200,6 +207,28 @@ def quantile_figures(study: Study) -> tuple[list[Picture], list[str]]:
         by_level = {f"{level}%": curves[level] for level in levels}
         pictures.append(panel.finish(_curve_data(panel.name, panel.title, by_level, of="tokens below")))
     return pictures, constant
+
+
+def sft_warnings(study: Study) -> list[str]:
+    """What is wrong with an arm's weights, averaged over a run, in sentences; each with the units that show it."""
+    keys = [key for key in study.logged_keys("sft") if key.startswith("weights/")]
+    sentences = []
+    for arm in study.arms:
+        logged = {key: study.series("sft", arm, key) for key in keys}
+        units = [unit for unit in study.units if any(unit in by_unit for by_unit in logged.values())]
+        found: dict[str, list[str]] = {}
+        for unit in units:
+            means = {
+                key: sum(value for _, value in by_unit[unit]) / len(by_unit[unit])
+                for key, by_unit in logged.items()
+                if unit in by_unit
+            }
+            for kind, sentence in weight_warnings(means).items():
+                found.setdefault(kind, []).append(sentence)
+        for same in found.values():
+            where = "" if len(units) == 1 else f", {len(same)} of {len(units)} units"
+            sentences.append(f"{arm}{where}: {same[0]}")
+    return sentences
 
 
 def _settle_axes(panel: Panel, *, zero: bool) -> None:

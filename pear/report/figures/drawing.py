@@ -67,13 +67,20 @@ def arm_styles(study: Study) -> dict[str, ArmStyle]:
     others = [arm for arm in study.arms if arm in chosen and arm != study.reference]
     if study.reference in study.arms:
         styles[study.reference] = ArmStyle(hue="ink", marker="o", dash="-")
-    for index, arm in enumerate(others):
-        styles[arm] = ArmStyle(
+    styles.update(distinct_styles(others))
+    return styles
+
+
+def distinct_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
+    """A look for each name, none of them the reference's: by hue and marker, from the seventh on by dashes too."""
+    return {
+        name: ArmStyle(
             hue=_HUES[index % len(_HUES)],
             marker=_MARKERS[index % len(_MARKERS)],
             dash=_DASHES[index // len(_HUES) % len(_DASHES)],
         )
-    return styles
+        for index, name in enumerate(names)
+    }
 
 
 def singled_out(study: Study) -> list[str]:

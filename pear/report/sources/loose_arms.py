@@ -1,13 +1,13 @@
 """Arms and units of runs that were not one study: an arm is a way to do SFT, a unit a base with a seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pear.errors import UserError
 from pear.report.sources.budgets import flat, trainer_values
 from pear.report.sources.rows import Unit
-from pear.report.sources.run_chains import Library, Record
+from pear.report.sources.run_chains import Library, Origin, Record
 from pear.runs import canonical_json
 
 DIRECT = "direct"
@@ -17,21 +17,26 @@ _NOT_SETTINGS = frozenset({"model", "buffer", "output_dir", "seed", *_OBJECTIVE}
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """One way from a base through SFT and RL; either of the two may be missing. `base` is the base's fingerprint."""
+    """One way from a base through SFT and RL; either of the two may be missing. `base` is the base's fingerprint.
+
+    `rescaled` is the run that scaled SFT's update before RL, where one did.
+    """
 
     base: str
     base_path: str
     sft: Record | None
+    rescaled: Record | None = None
     grpo: Record | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A chain with the arm and the unit that it is a run of."""
+    """A chain with the arm and the unit that it is a run of. `matched` is the arm that it has the update norm of."""
 
     chain: Chain
     arm: str
     unit: Unit
+    matched: str | None = None
 
 
 def chains_of(library: Library, left_out: frozenset[str]) -> list[Chain]:
@@ -50,13 +55,21 @@ def chains_of(library: Library, left_out: frozenset[str]) -> list[Chain]:
                     f"{grpo.directory}: goes on from another run of RL, {start.grpo.directory}. Only RL that starts "
                     "from SFT or from a base can be compared."
                 )
-            chains.append(Chain(base=start.base, base_path=start.base_path, sft=start.sft, grpo=grpo))
-    started = {chain.sft for chain in chains}
+            chains.append(_chain(start, grpo))
+    started = {(chain.sft, chain.rescaled) for chain in chains}
+    scaled = [library.origin("model", rescaled) for rescaled in library.of_stage("rescale")]
+    evaluated = {library.origin("model", evaluation).start for evaluation in library.of_stage("evaluate")}
+    # An SFT that was made to be scaled, and nothing else, is no arm of its own.
+    only_scaled = {start.start for start in scaled} - evaluated
+    starts = [replace(start, rescaled=run) for start, run in zip(scaled, library.of_stage("rescale"), strict=True)]
     for sft in library.of_stage("sft"):
-        if sft not in started:
-            base = sft.source("model") or {}
-            chains.append(Chain(base=base["fingerprint"], base_path=base["path"], sft=sft, grpo=None))
-    return chains
+        base = sft.source("model") or {}
+        starts.append(Origin(base=base["fingerprint"], base_path=base["path"], sft=sft, grpo=None, rl_step=0))
+    return chains + [_chain(start, None) for start in starts if start.start not in started | only_scaled]
+
+
+def _chain(start: Origin, grpo: Record | None) -> Chain:
+    return Chain(base=start.base, base_path=start.base_path, sft=start.sft, rescaled=start.rescaled, grpo=grpo)
 
 
 def sft_settings(sft: Record) -> dict[str, Any]:
@@ -67,14 +80,16 @@ def sft_settings(sft: Record) -> dict[str, Any]:
     return {**settings, "versions": {**(sft.manifest.get("parts") or {}), "sft": sft.manifest.get("version")}}
 
 
-def place(chains: Sequence[Chain], study_seeds: Mapping[tuple[str, int], int]) -> list[Placed]:
+def place(library: Library, chains: Sequence[Chain], study_seeds: Mapping[tuple[str, int], int]) -> list[Placed]:
     """The arm and the unit of every chain.
 
-    Arms are named by their objective, and by the settings in which arms of one objective differ. A unit's seed is that
-    of its SFT, or of RL where there is none and no SFT beside it had the same seed in RL.
+    Arms are named by their objective, by the settings in which arms of one objective differ, and by the arm to whose
+    update norm they were scaled. A unit's seed is that of its SFT, or of RL where there is none and no SFT beside it
+    had the same seed in RL.
 
     Args:
-        chains: of all runs.
+        library: the runs.
+        chains: of all of them.
         study_seeds: (stage, a run's seed) to the seed that a study derived it from.
 
     Raises:
@@ -83,14 +98,12 @@ def place(chains: Sequence[Chain], study_seeds: Mapping[tuple[str, int], int]) -
     names = _arm_names(chains)
     bases = _base_names(chains)
     seeds = _study_seeds([_seed(chain, chains) for chain in chains], study_seeds)
-    placed = [
-        Placed(
-            chain=chain,
-            arm=DIRECT if chain.sft is None else names[chain.sft],
-            unit=Unit(base=bases[chain.base], seed=seed),
-        )
-        for chain, seed in zip(chains, seeds, strict=True)
-    ]
+    placed = []
+    for chain, seed in zip(chains, seeds, strict=True):
+        matched = _matched(chain, names, library)
+        arm = DIRECT if chain.sft is None else names[chain.sft]
+        arm = arm if matched is None else f"{arm}[norm of {matched}]"
+        placed.append(Placed(chain=chain, arm=arm, unit=Unit(base=bases[chain.base], seed=seed), matched=matched))
     seen: dict[tuple[str, Unit], Placed] = {}
     for item in placed:
         other = seen.setdefault((item.arm, item.unit), item)
@@ -99,6 +112,14 @@ def place(chains: Sequence[Chain], study_seeds: Mapping[tuple[str, int], int]) -
             where = " and ".join(str(run.directory) for run in runs if run is not None)
             raise UserError(f"{where} are both {item.arm} on {item.unit.name}. Leave one of them out.")
     return placed
+
+
+def _matched(chain: Chain, names: Mapping[Record, str], library: Library) -> str | None:
+    """The arm whose update norm a chain was scaled to, or the run, where it is of no arm."""
+    if chain.rescaled is None:
+        return None
+    other = library.origin("norm_of", chain.rescaled)
+    return other.base_path if other.sft is None else names.get(other.sft, other.sft.id)
 
 
 def _arm_names(chains: Sequence[Chain]) -> dict[Record, str]:

@@ -12,7 +12,7 @@ from pear.report.sources.run_chains import Library, Origin, Record
 from pear.runs import canonical_json, read_json
 
 _RL_SPLIT = "rl"
-_INPUTS = ("model", "buffer", "before", "after")
+_INPUTS = ("model", "norm_of", "buffer", "before", "after")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def _uses(
         yield record, Use(arm=None, base=None, seed=None, role=role, rl_step=None)
     last = max((_steps(item) for item in placed), default=0)
     for item in ordered:
-        for stage, run in (("sft", item.chain.sft), ("grpo", item.chain.grpo)):
+        for stage, run in (("sft", item.chain.sft), ("rescale", item.chain.rescaled), ("grpo", item.chain.grpo)):
             if run is not None:
                 yield run, _use(item, stage, None)
     units = list(dict.fromkeys(item.unit for item in ordered))
@@ -132,8 +132,8 @@ def _analyses(library: Library, placed: Sequence[Placed], last: int) -> Iterator
         for item in placed:
             if not _is_of(item, about) or about.rl_step is None:
                 continue
-            start = item.chain.sft if about.grpo is not None else None
-            fits = before.grpo is None and (before.sft == start or before == about)
+            start = (item.chain.sft, item.chain.rescaled) if about.grpo is not None else (None, None)
+            fits = before.grpo is None and (before.start == start or before == about)
             if fits:
                 step = last if about.grpo is not None and about.rl_step == _steps(item) else about.rl_step
                 yield record, _use(item, "analysis", step, str(record.config.get("analysis")))
@@ -145,7 +145,7 @@ def _is_of(item: Placed, origin: Origin) -> bool:
         return False
     if origin.grpo is not None:
         return item.chain.grpo == origin.grpo
-    return item.chain.sft == origin.sft
+    return (item.chain.sft, item.chain.rescaled) == origin.start
 
 
 def _buffers(library: Library, placed: Sequence[Placed]) -> Iterator[tuple[Record, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pear.errors import UserError, unknown_name
 from pear.report.sources.budgets import differences, rl_budget
-from pear.report.sources.loose_arms import DIRECT, Chain, Placed, chains_of, place
+from pear.report.sources.loose_arms import DIRECT, Placed, chains_of, place
 from pear.report.sources.loose_nodes import Evaluation, evaluations_of, make_nodes, one_each
 from pear.report.sources.loose_notes import confound_notes
 from pear.report.sources.rows import Study, read_study
@@ -55,7 +55,7 @@ def gather(runs: Sequence[Path], output_dir: Path, *, allow_different: bool, ref
         _refuse(differences(budgets), "the RL that they had")
         _refuse(differences(_settings(everything)), "how they were evaluated")
     settings = _settings(evaluations)
-    placed = place(chains, given.seeds)
+    placed = place(library, chains, given.seeds)
     arms = list(dict.fromkeys(item.arm for item in placed))
     nodes, unplaced = make_nodes(library, placed, evaluations)
     return Study(
@@ -135,7 +135,7 @@ def _config(
     settings: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """What the page shows as configuration: the arms, and what all runs have in common."""
-    arms = {item.arm: None if item.chain.sft is None else _arm(item.chain) for item in placed}
+    arms = {item.arm: None if item.chain.sft is None else _arm(item) for item in placed}
     config: dict[str, Any] = {"runs": [str(path) for path in runs], "arms": arms}
     for name, found in (("rl", budgets), ("evaluate", settings)):
         if len({canonical_json(values) for _, values in found}) == 1:
@@ -143,10 +143,12 @@ def _config(
     return config
 
 
-def _arm(chain: Chain) -> dict[str, Any]:
-    assert chain.sft is not None
+def _arm(item: Placed) -> dict[str, Any]:
+    sft = item.chain.sft
+    assert sft is not None
     keys = ("objective", "objective_kwargs", "overflow", "trainer")
-    return {key: chain.sft.config[key] for key in keys if key in chain.sft.config}
+    matched = {} if item.matched is None else {"match_update_norm": item.matched}
+    return {**{key: sft.config[key] for key in keys if key in sft.config}, **matched}
 
 
 def _digests(name: str, found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
@@ -161,6 +163,7 @@ def _reference(placed: Sequence[Placed], arms: Sequence[str], wanted: str | None
         if wanted not in arms:
             raise UserError(f"--reference: {unknown_name('arm', wanted, arms)}")
         return wanted
-    plain = [item.arm for item in placed if item.chain.sft and item.chain.sft.config.get("objective") == "nll"]
+    as_trained = [item for item in placed if item.chain.rescaled is None]
+    plain = [item.arm for item in as_trained if item.chain.sft and item.chain.sft.config.get("objective") == "nll"]
     trained = [arm for arm in arms if arm != DIRECT]
     return next(iter([*plain, *trained, *arms]), "nll")

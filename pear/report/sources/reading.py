@@ -11,9 +11,14 @@ import numpy
 from jaxtyping import Bool
 
 from pear.errors import UserError
+from pear.runs import MANIFEST, file_digest
 
 if TYPE_CHECKING:
     import pyarrow
+
+OUTCOMES = "outcomes.parquet"
+# Of outcomes.parquet, among the results in the manifest of `pear evaluate`.
+DIGEST = "outcomes_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,25 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> "pyarrow.Ta
         return pyarrow.parquet.read_table(path, columns=[name for name in columns or known if name in known])
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make the run again.") from None
+
+
+def check_digest(path: Path, manifest: Mapping[str, Any] | None) -> None:
+    """Raises `UserError` where an `outcomes.parquet` is not what its run wrote: the manifest holds the file's sha256.
+
+    Version 1 of `pear evaluate` kept none; its files cannot be checked.
+    """
+    wanted = ((manifest or {}).get("results") or {}).get(DIGEST)
+    if wanted is None:
+        return
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Make the run again.") from None
+    if found != wanted:
+        raise UserError(
+            f"{path}: is not the file that its run wrote (its sha256 is {found[:12]}, the {MANIFEST} beside it has "
+            f"{str(wanted)[:12]}). Remove {path.parent} and evaluate the model again."
+        )
 
 
 def read_outcomes(path: Path) -> Outcomes:

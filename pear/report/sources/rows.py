@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from pear.errors import UserError
 from pear.report.sources.reading import (
+    OUTCOMES,
     WHOLE,
     Outcomes,
     Scope,
+    check_digest,
     interval_value,
     number,
     read_lines,
@@ -240,8 +242,9 @@ class Study:
         return lines
 
     def result(self, role: str, arm: str, unit: Unit, key: str) -> float | None:
-        """A number from the results in a run's manifest."""
-        node = self.node(role, arm, unit)
+        """A number from the results in a run's manifest. SFT's update norm is that of the model RL starts from."""
+        scaled = self.node("rescale", arm, unit) if (role, key) == ("sft", "update/norm") else None
+        node = scaled or self.node(role, arm, unit)
         return None if node is None or node.manifest is None else number((node.manifest.get("results") or {}).get(key))
 
     def series(self, role: str, arm: str, key: str) -> dict[Unit, Series]:
@@ -264,8 +267,7 @@ class Study:
 
     def outcome_matrix(self, arm: str, unit: Unit, stage: int) -> Outcomes | None:
         """Which samples of an evaluation are right, at its first temperature. None where the evaluation is missing."""
-        found: Outcomes | None = self._once(self.evaluation_node(arm, unit, stage), "outcomes.parquet", read_outcomes)
-        return found
+        return self._outcomes(self.evaluation_node(arm, unit, stage))
 
     def outcomes(self, arm: str, unit: Unit, stage: int) -> dict[str, tuple[str, float]] | None:
         """Per problem: its task and the share of correct samples. None where the evaluation is missing."""
@@ -274,8 +276,7 @@ class Study:
 
     def rl_signal(self, arm: str, unit: Unit) -> Outcomes | None:
         """Which samples are right of the model that RL starts from, on RL's own prompts. None where it is missing."""
-        found: Outcomes | None = self._once(self.rl_signal_node(arm, unit), "outcomes.parquet", read_outcomes)
-        return found
+        return self._outcomes(self.rl_signal_node(arm, unit))
 
     def rl_signal_node(self, arm: str, unit: Unit) -> Node | None:
         """The node that samples RL's prompts from the model that RL starts from."""
@@ -298,6 +299,16 @@ class Study:
         node = self.analysis_node(name, arm, unit, rl_step)
         rows: list[dict[str, Any]] | None = self._once(node, f"{table}.parquet", read_rows)
         return rows
+
+    def _outcomes(self, node: Node | None) -> Outcomes | None:
+        """An evaluation's samples, of the file whose digest its manifest holds."""
+
+        def read(path: Path) -> Outcomes:
+            check_digest(path, node.manifest if node is not None else None)
+            return read_outcomes(path)
+
+        found: Outcomes | None = self._once(node, OUTCOMES, read)
+        return found
 
     def _once(self, node: Node | None, name: str, read: Callable[[Path], Any]) -> Any:
         """What `read` makes of a complete node's file, read once; None where there is no such file."""

@@ -1,7 +1,7 @@
 """Finished runs followed back along their inputs: the base, SFT and RL that a model comes from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ _FOLLOWED = {
     "evaluate": ("model",),
     "grpo": ("model",),
     "sft": ("buffer",),
+    "rescale": ("model", "norm_of"),
     "analyze": ("before", "after", "buffer"),
 }
 
@@ -57,14 +58,21 @@ class Record:
 class Origin:
     """Where a model comes from. `rl_step` is None for a base, 0 after SFT (or for a base that RL starts from), N in RL.
 
-    `base` is the fingerprint of the model before SFT, `base_path` its path or name.
+    `base` is the fingerprint of the model before SFT, `base_path` its path or name. `rescaled` is the run that scaled
+    what SFT ended in, where one did.
     """
 
     base: str
     base_path: str = field(compare=False)
     sft: Record | None
+    rescaled: Record | None = None
     grpo: Record | None
     rl_step: int | None
+
+    @property
+    def start(self) -> tuple[Record | None, Record | None]:
+        """What RL starts from, or where this model itself lies before RL: SFT, and what scaled its update."""
+        return self.sft, self.rescaled
 
 
 class Library:
@@ -143,11 +151,13 @@ class Library:
             return Origin(
                 base=base.get("fingerprint", ""), base_path=base.get("path", ""), sft=record, grpo=None, rl_step=0
             )
+        if record is not None and record.stage == "rescale":
+            return replace(self.origin("model", record), rescaled=record)
         if record is not None and record.stage == "grpo":
             start = self.origin("model", record)
             steps = int(record.config.get("steps") or 0)
             step = int(inside.removeprefix(_CHECKPOINT)) if inside.startswith(_CHECKPOINT) else steps
-            return Origin(base=start.base, base_path=start.base_path, sft=start.sft, grpo=record, rl_step=step)
+            return replace(start, grpo=record, rl_step=step)
         if record is None and _made_by(source) is not None and not self._is_base(source["fingerprint"]):
             raise UserError(
                 f"{reader.directory}: the run that made its model {source['path']} is not there (fingerprint "

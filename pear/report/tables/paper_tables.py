@@ -225,13 +225,21 @@ def _objective(study: Study, arm: str) -> tuple[str, str, str]:
     configs = [node.manifest.get("config") or {} for node in nodes if node is not None and node.manifest is not None]
     found: Mapping[str, Any] = (configs or [(study.config.get("arms") or {}).get(arm) or {}])[0]
     key = str(found.get("objective", ""))
+    scaled = _scaled(study, arm)
     given = dict(found.get("objective_kwargs") or {})
     if key not in OBJECTIVES:
-        return key or "\N{EN DASH}", "not an objective of this version", _settings(given)
+        return key or "\N{EN DASH}", f"not an objective of this version{scaled}", _settings(given)
     fields = dataclasses.fields(OBJECTIVES[key])
     values = {field.name: given.get(field.name, field.default) for field in fields}
     summary = (inspect.getdoc(OBJECTIVES[key]) or "\N{EN DASH}").splitlines()[0].removesuffix(".")
-    return key, summary, _settings({name: value for name, value in values.items() if value is not dataclasses.MISSING})
+    settings = {name: value for name, value in values.items() if value not in (None, dataclasses.MISSING)}
+    return key, f"{summary}{scaled}", _settings(settings)
+
+
+def _scaled(study: Study, arm: str) -> str:
+    """What was done to the model after SFT."""
+    other = ((study.config.get("arms") or {}).get(arm) or {}).get("match_update_norm")
+    return f"; then its update is scaled to the norm of that of {other}" if other else ""
 
 
 def _settings(values: Mapping[str, Any]) -> str:
