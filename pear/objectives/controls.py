@@ -150,44 +150,51 @@ class TailWeighting(Weighting):
         return in_float64(distance < self.tokens)
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
-class PositionMean(Objective):
-    """Another objective with averaged weights: w_t = the step's mean of its weights at distance T - t from the end.
-
-    What is left of the other objective is where along a sequence it weights, not which sequences.
+class Rearranged(Objective, ABC):
+    """Another objective's base loss and, rearranged, its weights.
 
     Attributes:
-        weighting_of: the objective whose base loss and weights are taken, and `weighting_kwargs`, its fields.
-
-    >>> PositionMean(weighting_of="single_step_is").requires
-    frozenset({'behavior_log_probs'})
+        weighting_of: the other objective, and `weighting_kwargs`, its fields.
     """
 
     weighting_of: str = "pear_token"
     weighting_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
-    def _other(self) -> Objective:
+    def other(self) -> Objective:
+        """The other objective. Raises `ValueError` for what `make_objective` refuses."""
         return named(self.weighting_of, self.weighting_kwargs)
 
     @property
     def requires(self) -> frozenset[str]:
         """What the other objective requires."""
-        return self._other.requires
+        return self.other.requires
 
     def base(self) -> BaseLoss:
         """The other objective's."""
-        return self._other.base()
-
-    def weighting(self) -> Weighting:
-        """Means of the other objective's weights."""
-        return PositionMeanWeighting(of=self._other.weighting())
+        return self.other.base()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Permuted(Objective):
+class PositionMean(Rearranged):
+    """Another objective with averaged weights: w_t = the step's mean of its weights at distance T - t from the end.
+
+    What is left of the other objective is where along a sequence it weights, not which sequences.
+
+    >>> PositionMean(weighting_of="single_step_is").requires
+    frozenset({'behavior_log_probs'})
+    """
+
+    def weighting(self) -> Weighting:
+        """Means of the other objective's weights."""
+        return PositionMeanWeighting(of=self.other.weighting())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Permuted(Rearranged):
     """Another objective whose weights go to other sequences of the step, at equal distance from the end.
 
     Each sequence of the step draws a rank. At each distance, those that are long enough form a ring by rank, and each
@@ -195,30 +202,14 @@ class Permuted(Objective):
     alone at a distance keeps its own.
 
     Attributes:
-        weighting_of: the objective whose base loss and weights are taken, and `weighting_kwargs`, its fields.
         seed: of the draw.
     """
 
-    weighting_of: str = "pear_token"
-    weighting_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     seed: int = 0
-
-    @cached_property
-    def _other(self) -> Objective:
-        return named(self.weighting_of, self.weighting_kwargs)
-
-    @property
-    def requires(self) -> frozenset[str]:
-        """What the other objective requires."""
-        return self._other.requires
-
-    def base(self) -> BaseLoss:
-        """The other objective's."""
-        return self._other.base()
 
     def weighting(self) -> Weighting:
         """The other objective's weights, exchanged."""
-        return PermutedWeighting(of=self._other.weighting(), seed=self.seed)
+        return PermutedWeighting(of=self.other.weighting(), seed=self.seed)
 
 
 @final
