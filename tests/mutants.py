@@ -173,7 +173,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         file="pear/tasks/problems.py",
-        old="if canonical not in seen and",
+        old="if digest not in seen and",
         new="if",
         tests="tests/tasks/test_problems.py",
     ),
@@ -293,7 +293,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         file="pear/training/rewards.py",
-        old="float(verdict.correct)",
+        old="float(verdict.by(tags).correct)",
         new="float(verdict.well_formed)",
         tests="tests/training/test_rewards.py",
     ),
@@ -457,7 +457,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="pear/objectives/step.py",
         old="return weights * (counts.num_tokens / total)",
         new="return weights * (total / counts.num_tokens)",
-        tests="tests/objectives",
+        tests="tests/training/test_every_objective.py",
     ),
     Mutant(
         file="pear/training/refusals.py",

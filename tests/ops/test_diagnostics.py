@@ -115,6 +115,14 @@ def test_plain_sft_has_weights_of_one_and_no_ratios() -> None:
     }
 
 
+def test_distances_that_one_trajectory_has_alone_say_nothing_between_trajectories() -> None:
+    weights = torch.tensor([[1.0, 1.0, 1.0], [3.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    key = "weights/trajectory_effective_sample_size"
+    assert sum_weights(weights, mask).metrics()[key] == pytest.approx(4.0**2 / (2 * 10.0))
+    assert key not in sum_weights(weights[:1], mask[:1]).metrics()
+
+
 def test_an_empty_mask_has_no_metrics() -> None:
     mask = torch.zeros(2, 3, dtype=torch.bool)
     assert sum_weights(torch.full((2, 3), math.nan), mask).metrics() == {}
