@@ -195,6 +195,33 @@ def calibrate(
     return 0
 
 
+def tasks(
+    name: tyro.conf.Positional[str | None] = None,
+    level: str | None = None,
+    seed: int = 0,
+    markdown: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """List the tasks, or show one: its levels and knobs, a problem and a right answer.
+
+    Args:
+        name: a task, such as synlogic/survo; all are listed without one.
+        level: of the problem shown, also with knobs set otherwise: `easy(rows=4)`.
+        seed: of the problem shown.
+        markdown: print the page docs/tasks.md in place of the list.
+    """
+    from pear.stages.tasks import task_list, task_markdown, task_page
+
+    if name is not None:
+        if markdown:
+            raise UserError("--markdown: is the page of all tasks; leave the task's name out.")
+        print(task_page(name, level=level, seed=seed))
+        return 0
+    if level is not None or seed:
+        raise UserError("--level and --seed: are for the problem of one task; name the task.")
+    print(task_markdown() if markdown else task_list(), end="" if markdown else "\n")
+    return 0
+
+
 def _problem_set(text: str) -> ProblemSet:
     pairs = [part.partition("=") for part in text.split(",")]
     return ProblemSet.parse({key: value for key, _, value in pairs}, source=f"--problems {text}")
@@ -270,6 +297,7 @@ def main() -> None:
         "report": report,
         "inspect": inspect,
         "calibrate": calibrate,
+        "tasks": tasks,
     }
     try:
         with writing_to("the output"):

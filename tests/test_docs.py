@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pear.models import resolve_model
 from pear.objectives import OBJECTIVES
+from pear.stages.collect import CollectConfig
+from pear.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 ON_A_CPU = 'max_length=128, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none")'
@@ -76,6 +79,19 @@ def test_the_plain_loop_trains_with_every_objective_and_torch_alone() -> None:
     assert fallen == set(found) - others
     assert all(math.isfinite(value) for values in found.values() for value in values)
     assert found["talr"] != found["nll"] != found["pear_token"]
+
+
+def test_the_mix_of_the_docs_is_a_configuration() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/buffer.md").read_text(encoding="utf-8"), re.DOTALL)
+    values = {**yaml.safe_load(block), "model": "model", "output_dir": "out"}
+    config = CollectConfig.parse(values, source="docs/buffer.md")
+    assert config.size == sum(item.weight or 0 for item in config.problems) * 1000
+    assert {item.task for item in (*config.problems, *config.evaluation)} <= TASKS.keys()
+    stated = CollectConfig.model_fields
+    assert (config.leak_words, config.near_duplicates) == (
+        stated["leak_words"].default,
+        stated["near_duplicates"].default,
+    )
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")))

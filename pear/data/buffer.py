@@ -5,6 +5,7 @@ trajectory; right and wrong ones are both kept. `datasets.load_dataset("parquet"
 the shards too; `load_buffer` also checks them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -60,14 +61,23 @@ class ShardRecord(StrictModel):
     tokens: int
 
 
+class TaskCounts(StrictModel):
+    """What a buffer holds of one task: right and wrong trajectories."""
+
+    correct: int = 0
+    wrong: int = 0
+
+
 class BufferCounts(StrictModel):
-    """What a buffer holds: trajectories, of them right and wrong, completion tokens, and cut by length."""
+    """What a buffer holds: trajectories, of them right and wrong, completion tokens, and cut by length; and the right
+    and wrong ones of each task that rows name."""
 
     rows: int
     correct: int
     wrong: int
     tokens: int
     truncated: int
+    tasks: dict[str, TaskCounts] = {}
 
 
 class TeacherTop(StrictModel):
@@ -194,9 +204,11 @@ class BufferWriter:
         records = []
         truncated = 0
         used: set[int] = set()
+        verdicts: Counter[tuple[str | None, bool]] = Counter()
         for index in range(num_shards):
             path = self.directory / shard_name(index)
-            table = pyarrow.parquet.read_table(path, columns=["completion_ids", "correct", "finish"])
+            table = pyarrow.parquet.read_table(path, columns=["completion_ids", "correct", "finish", "task"])
+            verdicts.update(zip(table["task"].to_pylist(), table["correct"].to_pylist(), strict=True))
             ids = table["completion_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             used.update(numpy.unique(ids).tolist())
             truncated += table["finish"].to_pylist().count("length")
@@ -213,11 +225,15 @@ class BufferWriter:
         rows = sum(record.rows for record in records)
         correct = sum(record.correct for record in records)
         tokens = sum(record.tokens for record in records)
+        tasks = {
+            task: TaskCounts(correct=verdicts[task, True], wrong=verdicts[task, False])
+            for task in sorted({task for task, _ in verdicts if task is not None})
+        }
         manifest = self.manifest.model_copy(
             update={
                 "shards": tuple(records),
                 "counts": BufferCounts(
-                    rows=rows, correct=correct, wrong=rows - correct, tokens=tokens, truncated=truncated
+                    rows=rows, correct=correct, wrong=rows - correct, tokens=tokens, truncated=truncated, tasks=tasks
                 ),
                 "used_added_tokens": tuple(
                     piece for piece, token in self.manifest.added_tokens.items() if token in used

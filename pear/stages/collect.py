@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from pear.configuration import NotHashed, StrictModel
+from pear.data.decontamination import LeakWords
 from pear.engines.protocol import Completion, Sampling, derive_seed
 from pear.models import resolve_model
-from pear.runs import canonical_json, input_fingerprint, is_finished, note, open_run
+from pear.runs import canonical_json, input_fingerprint, is_finished, note, open_run, write_json
+from pear.stages.selection import REMOVED, Selection, select_problems, selection_versions
 from pear.tasks import TASKS, Problem
-from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
+from pear.tasks.problems import ProblemSet, task_files
+from pear.tasks.protocol import Tags
 
 if TYPE_CHECKING:
+    import numpy
     from transformers import PreTrainedTokenizerBase
 
     from pear.data.buffer import BufferManifest
@@ -30,8 +34,15 @@ class CollectConfig(StrictModel):
 
     Args:
         model: the behavior model: a shipped model (`pear:affine_chain/behavior`), a directory, or a hub id.
-        problems: what it is sampled on.
+        problems: what it is sampled on. Duplicates are left out, and near-duplicates among problems in free text.
+        size: of a mix: how many problems all sets give together, by the `weight` that each has in place of its own
+            `size`.
+        evaluation: problems that the result is evaluated on; what occurs in them is left out of the buffer.
+        leak_words: for problems in free text, any so many words in a row that an evaluation problem has too: 8 or 13.
+        near_duplicates: for problems in free text, the Jaccard similarity of their three-word shingles from which the
+            later one is left out; 1 for equal ones only.
         sampling: how. Raw log-probs are stored beside those of this distribution.
+        tags: strict calls right what is right and in the format; lenient, what is right wherever it is found.
         shard_problems: problems per file of the buffer, which is what a kill can cost.
         max_correct_per_problem: the first so many right completions of a problem are kept; all by default.
         max_wrong_per_problem: the same for wrong ones.
@@ -44,7 +55,12 @@ class CollectConfig(StrictModel):
 
     model: Annotated[str, NotHashed()]
     problems: Annotated[list[ProblemSet], Field(min_length=1)]
+    size: Annotated[int | None, Field(gt=0, validate_default=True)] = None
+    evaluation: list[ProblemSet] = []
+    leak_words: LeakWords = 8
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] = 0.8
     sampling: Sampling = Sampling()
+    tags: Tags = "strict"
     shard_problems: Annotated[int, Field(gt=0)] = 512
     max_correct_per_problem: Annotated[int | None, Field(ge=0)] = None
     max_wrong_per_problem: Annotated[int | None, Field(ge=0)] = None
@@ -54,6 +70,46 @@ class CollectConfig(StrictModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     output_dir: Annotated[Path, NotHashed()]
 
+    @field_validator("size")
+    @classmethod
+    def _weights_fit(cls, value: int | None, info: ValidationInfo) -> int | None:
+        sets: list[ProblemSet] = info.data.get("problems", [])
+        weighted = [item.weight is not None for item in sets]
+        if value is None and any(weighted):
+            raise ValueError("sets of problems have a `weight`; set `size`, how many problems they give together")
+        if value is not None and not all(weighted):
+            raise ValueError("a mix needs a `weight` in every set of problems; set them, or leave `size` out")
+        if value is not None and any(item.size is not None for item in sets):
+            raise ValueError(
+                "in a mix the weights decide how many problems a set gives; leave the sets' own `size` out"
+            )
+        return value
+
+    def hashed(self) -> dict[str, Any]:
+        """As every stage's; what was added later where it is not the default."""
+        later = ("size", "evaluation", "leak_words", "near_duplicates", "tags")
+        defaults = {name: type(self).model_fields[name].default for name in later}
+        found = super().hashed()
+        return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
+
+    def inputs(self) -> dict[str, Path]:
+        """The files that the problems come from."""
+        return {**task_files(self.problems), **task_files(self.evaluation, "evaluation")}
+
+    def versions(self) -> dict[str, int]:
+        """The versions of what decides the problems, for fingerprints."""
+        return selection_versions(self.problems, self.evaluation)
+
+    def select(self) -> Selection:
+        """The problems, and what was left out. Raises `UserError` on what cannot be had."""
+        return select_problems(
+            self.problems,
+            size=self.size,
+            evaluation=self.evaluation,
+            leak_words=self.leak_words,
+            near_duplicates=self.near_duplicates,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
@@ -61,9 +117,8 @@ class _Prepared:
 
     engine: "TransformersEngine"
     tokenizer: "PreTrainedTokenizerBase"
-    problems: list[Problem]
-    splits: list[str]
-    prompts: list[list[int]]
+    selection: Selection
+    prompts: list["numpy.ndarray[Any, Any]"]
     manifest: "BufferManifest"
 
 
@@ -77,35 +132,45 @@ def run(config: CollectConfig) -> Path:
     from pear.data.buffer import JOURNAL, BufferWriter
 
     model = resolve_model(config.model)
-    inputs: dict[str, str | Path] = {"model": model, **task_files(config.problems)}
-    parts = task_versions(config.problems)
+    inputs: dict[str, str | Path] = {"model": model, **config.inputs()}
+    parts = config.versions()
     prepared = None if is_finished(config.output_dir) else _prepare(config, model)
     with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, nothing to do.")
             return run_dir.output_dir
         writer = BufferWriter(run_dir.work, prepared.manifest, run_dir.scratch / JOURNAL)
-        starts = range(0, len(prepared.problems), config.shard_problems)
+        selection = prepared.selection
+        if selection.removed:
+            note(f"{config.output_dir}: {selection.sentence()}")
+        starts = range(0, len(selection.problems), config.shard_problems)
         for shard, start in enumerate(starts):
-            run_dir.progress(start, len(prepared.problems), "problems")
+            run_dir.progress(start, len(selection.problems), "problems")
             if not writer.has_shard(shard):
                 writer.write_shard(shard, _sample_shard(config, prepared, shard))
+        write_json(run_dir.work / REMOVED, selection.report())
         counts = writer.close(len(starts)).counts
         assert counts is not None
         if counts.correct == 0:
             note(f"{config.output_dir}: none of {counts.rows} trajectories is correct, so SFT has nothing to imitate.")
-        return run_dir.finish({"problems": len(prepared.problems), **counts.model_dump()})
+        results = {"problems": len(selection.problems), **selection.counts(), **counts.model_dump()}
+        return run_dir.finish(results)
 
 
 def _prepare(config: CollectConfig, model: str) -> _Prepared:
     """Everything that can be wrong with what the user gave, before anything is written."""
+    import numpy
+
     from pear.data.buffer import new_manifest
     from pear.data.rendering import load_tokenizer, render_prompt, stop_token_ids
     from pear.engines.transformers_engine import TransformersEngine
 
-    problems = load_problems(config.problems)
+    selection = config.select()
     tokenizer = load_tokenizer(model)
-    prompts = [render_prompt(tokenizer, problem.prompt) for problem in problems]
+    # As arrays: lists of a hundred thousand prompts would take a gigabyte.
+    prompts = [
+        numpy.array(render_prompt(tokenizer, problem.prompt), dtype=numpy.int32) for problem in selection.problems
+    ]
     stops = stop_token_ids(tokenizer, model)
     engine = TransformersEngine(
         model,
@@ -127,16 +192,14 @@ def _prepare(config: CollectConfig, model: str) -> _Prepared:
         engine=engine.name,
         verified=True,
     )
-    splits = _splits(config.problems, len(problems))
-    return _Prepared(
-        engine=engine, tokenizer=tokenizer, problems=problems, splits=splits, prompts=prompts, manifest=manifest
-    )
+    return _Prepared(engine=engine, tokenizer=tokenizer, selection=selection, prompts=prompts, manifest=manifest)
 
 
 def _sample_shard(config: CollectConfig, prepared: _Prepared, shard: int) -> list[dict[str, Any]]:
     """The rows of one shard: sampled with the shard's own seed, verified, and thinned out as the configuration asks."""
     chosen = slice(shard * config.shard_problems, (shard + 1) * config.shard_problems)
-    problems, prompts = prepared.problems[chosen], prepared.prompts[chosen]
+    problems, splits = prepared.selection.problems[chosen], prepared.selection.splits[chosen]
+    prompts = [prompt.tolist() for prompt in prepared.prompts[chosen]]
     seed = derive_seed(config.sampling.seed, NAME, shard)
     stops = prepared.manifest.stop_token_ids
     groups = prepared.engine.generate(prompts, config.sampling.model_copy(update={"seed": seed}), stop_token_ids=stops)
@@ -153,23 +216,11 @@ def _sample_shard(config: CollectConfig, prepared: _Prepared, shard: int) -> lis
     }
     rows = [
         {**_row(problem, prompt, completion, prepared), "split": name, **shared}
-        for problem, prompt, group, name in zip(problems, prompts, groups, prepared.splits[chosen], strict=True)
+        for problem, prompt, group, name in zip(problems, prompts, groups, splits, strict=True)
         for completion in group
     ]
-    _verify(problems, rows)
+    _verify(problems, rows, config.tags)
     return _thinned(rows, config)
-
-
-def _splits(sets: Sequence[ProblemSet], count: int) -> list[str]:
-    """The split of every problem, in the order of `load_problems`."""
-    names: list[str] = []
-    for place, item in enumerate(sets):
-        if place == len(sets) - 1:
-            size = count - len(names)
-        else:
-            size = item.size if item.size is not None else len(load_problems([item]))
-        names += [item.split or ""] * size
-    return names
 
 
 def _row(problem: Problem, prompt: list[int], completion: Completion, prepared: _Prepared) -> dict[str, Any]:
@@ -190,14 +241,14 @@ def _row(problem: Problem, prompt: list[int], completion: Completion, prepared: 
     }
 
 
-def _verify(problems: Sequence[Problem], rows: list[dict[str, Any]]) -> None:
+def _verify(problems: Sequence[Problem], rows: list[dict[str, Any]], tags: Tags) -> None:
     """Adds the verifier's word to rows, task by task."""
     by_id = {problem.id: problem for problem in problems}
     for task in sorted({problem.task for problem in problems}):
         own = [row for row in rows if row["task"] == task]
         texts = [row["completion"] for row in own]
         verdicts = TASKS[task].verify_many([by_id[row["problem_id"]] for row in own], texts)
-        for row, verdict in zip(own, verdicts, strict=True):
+        for row, verdict in zip(own, (verdict.by(tags) for verdict in verdicts), strict=True):
             row.update(correct=verdict.correct, reward=float(verdict.correct), reason=verdict.reason)
 
 

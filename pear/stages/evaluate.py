@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -15,6 +15,7 @@ from pear.runs import Files, Run, file_digest, is_finished, note, open_run, repl
 from pear.stages.outcomes import outcome_metrics, outcome_row, outcome_schema
 from pear.tasks import TASKS, Problem, Verdict
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
+from pear.tasks.protocol import Tags
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,6 +48,7 @@ class EvaluateConfig(StrictModel):
         top_p: nucleus mass kept, 1 keeps all.
         top_k: number of tokens kept, 0 keeps all.
         max_tokens: most tokens of a completion, EOS included.
+        tags: strict counts right answers in the format alone; lenient, right answers wherever they are found.
         seed: decides every draw, and the resamples of the intervals.
         shard_problems: problems per file on the way, which is what a kill can cost.
         batch_tokens: most tokens, prompts and `max_tokens` together, that are sampled at once.
@@ -63,6 +65,7 @@ class EvaluateConfig(StrictModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     max_tokens: Annotated[int, Field(gt=0)] = 4096
+    tags: Tags = "strict"
     seed: Annotated[int, Field(ge=0)] = 0
     shard_problems: Annotated[int, Field(gt=0)] = 512
     batch_tokens: Annotated[int, Field(gt=0)] = 32_768
@@ -92,6 +95,10 @@ class EvaluateConfig(StrictModel):
         if 0 in values and info.data.get("samples", 1) > 1:
             raise ValueError("greedy samples are all the same; set `samples` to 1, or a temperature above 0")
         return value if len(values) > 1 else values[0]
+
+    def hashed(self) -> dict[str, Any]:
+        """Without `tags` where they are strict, as before there was a choice."""
+        return {name: value for name, value in super().hashed().items() if (name, value) != ("tags", "strict")}
 
     @property
     def samplings(self) -> list[Sampling]:
@@ -193,7 +200,7 @@ def _sample_shard(config: EvaluateConfig, prepared: _Prepared, sampling: Samplin
         for number, completion in enumerate(group)
     ]
     texts = [decode_completion(prepared.tokenizer, sample.token_ids, prepared.stop_ids) for _, _, sample in samples]
-    verdicts = _verify([problem for problem, _, _ in samples], texts)
+    verdicts = [verdict.by(config.tags) for verdict in _verify([problem for problem, _, _ in samples], texts)]
     rows = [
         outcome_row(problem, sampling.temperature, number, completion, text, verdict)
         for (problem, number, completion), text, verdict in zip(samples, texts, verdicts, strict=True)

@@ -161,4 +161,4 @@ def _grpo_trainer(config: GrpoConfig) -> Any:
     prepared = grpo.prepare(config, resolve_model(config.model))
     order = prompt_order(len(prepared.problems), config.prompts_per_step, config.steps, config.seed)
     dataset = prompt_dataset(prepared.problems, order)
-    return make_trainer(prepared.model, prepared.tokenizer, prepared.stop_ids, dataset, prepared.args)
+    return make_trainer(prepared.model, prepared.tokenizer, prepared.stop_ids, dataset, prepared.args, tags=config.tags)

@@ -15,7 +15,7 @@ from pear.models import check_model, resolve_model
 from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, partial_path, replacing
 from pear.stages.sft import update_norm
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
-from pear.tasks.protocol import Problem
+from pear.tasks.protocol import Problem, Tags
 from pear.training.trainer_arguments import hashed_trainer_values
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class GrpoConfig(StrictModel):
         learning_rate: constant.
         beta: coefficient of the KL; 0 leaves it, and the model that it is taken to, out.
         temperature: of the sampling.
+        tags: strict rewards right answers in the format alone; lenient, right answers wherever they are found.
         checkpoint_steps: steps whose model is kept as `checkpoint-N`.
         save_every: how often a checkpoint to resume from is written; it changes no number.
         seed: decides the prompts' order and every draw.
@@ -61,6 +62,7 @@ class GrpoConfig(StrictModel):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     beta: Annotated[float, Field(ge=0)] = 0.01
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    tags: Tags = "strict"
     checkpoint_steps: list[Annotated[int, Field(gt=0)]] = []
     save_every: Annotated[int, Field(gt=0), NotHashed()] = 50
     seed: int = 0
@@ -68,8 +70,10 @@ class GrpoConfig(StrictModel):
     output_dir: Annotated[Path, NotHashed()]
 
     def hashed(self) -> dict[str, Any]:
-        """As every stage's, without those of the trainer's arguments that only change what is logged."""
-        return {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
+        """As every stage's, without those of the trainer's arguments that only change what is logged, and without
+        `tags` where they are strict, as before there was a choice."""
+        values = {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
+        return {name: value for name, value in values.items() if (name, value) != ("tags", "strict")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +191,7 @@ def _train(config: GrpoConfig, prepared: Prepared, run: Run) -> dict[str, Any]:
         prompt_dataset(prepared.problems, order),
         prepared.args,
         [*checkpoint_callbacks(config.checkpoint_steps, config.save_every), ReportProgress(run)],
+        config.tags,
     )
     keep_events(trainer, run.work)
     reference = check_reference(trainer)

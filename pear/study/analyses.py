@@ -101,7 +101,7 @@ def _calibration(nodes: Nodes, config: StudyConfig, given: Mapping[str, Any], of
         found, problems = external_buffer(directory), buffer_problems(directory)
     else:
         found = _collected(nodes, config, given, offline)
-        problems = nodes.problems(block, nodes.config(found).problems)
+        problems = nodes.collected(block, nodes.config(found))
     trained_on = dict(offline.trained_on)
     if offline.model is None:
         trained_on["behavior.buffer"] = buffer_problems(Path(offline.buffer.path), correct_only=True)
@@ -128,7 +128,9 @@ def _collected(nodes: Nodes, config: StudyConfig, given: Mapping[str, Any], offl
         raise UserError(f"{block}.sampling: expected a mapping of keys to values, got {sampling!r}.")
     if "samples" in sampling:
         raise UserError(f"{block}.sampling.samples: set {block}.samples instead.")
-    inherited = {key: value for key, value in config.behavior.items() if key not in ("model", "problems", "buffer")}
+    inherited = {
+        key: value for key, value in config.behavior.items() if key not in ("model", "problems", "size", "buffer")
+    }
     problems = given["problems"] if "problems" in given else _held_out(nodes, offline.sets)
     ours = {"problems": problems, "sampling": {"samples": given.get("samples", 1)}, "model": model.path}
     values = merged(merged(inherited, own), ours)
@@ -138,6 +140,8 @@ def _collected(nodes: Nodes, config: StudyConfig, given: Mapping[str, Any], offl
 
 def _held_out(nodes: Nodes, sets: Sequence[ProblemSet]) -> list[dict[str, Any]]:
     """The default problems: of each task and level in proportion to its part of SFT's."""
+    if any(item.weight is not None for item in sets):
+        raise UserError("analyze.calibration: SFT's problems are a mix by weight. Name the calibration's `problems`.")
     sizes: dict[str, int] = {}
     kinds: dict[str, dict[str, Any]] = {}
     for item in sets:

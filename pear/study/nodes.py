@@ -1,7 +1,7 @@
 """The nodes of a plan: named by what they compute, so that equal ones are one."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from pear.models import resolve_model
 from pear.runs import canonical_json, input_fingerprint, read_manifest, sha256
 from pear.stages import STAGES, load_stage
 from pear.stages.analyze import AnalyzeConfig, problem_files, versions
+from pear.stages.collect import CollectConfig
 from pear.study.graph import Node, Role, Use
+from pear.tasks import Problem
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
 
 RUNS = "runs"
@@ -104,7 +106,10 @@ class Nodes:
             raise UserError(f"{block}.{forbidden[0]}: is set by the study; leave it out.")
         config_class, _ = load_stage(stage)
         unplaced = config_class.parse({**values, "output_dir": self._study_dir}, source=block)
-        self.problems(block, getattr(unplaced, "problems", []))
+        if isinstance(unplaced, CollectConfig):
+            self.collected(block, unplaced)
+        else:
+            self.problems(block, getattr(unplaced, "problems", []))
         key = _node_key(_identity(stage, unplaced), unplaced, inputs)
         node_id = f"{stage}-{key[:_KEY_DIGITS]}"
         directory = self._study_dir / RUNS / node_id
@@ -135,9 +140,18 @@ class Nodes:
         if not sets:
             return NO_PROBLEMS
         name = canonical_json([item.model_dump(mode="json") for item in sets])
+        return self._loaded(block, name, lambda: load_problems(sets))
+
+    def collected(self, block: str, config: CollectConfig) -> Problems:
+        """Likewise, the problems that a buffer is collected on: without duplicates and leaks."""
+        fields = ("problems", "size", "evaluation", "leak_words", "near_duplicates")
+        name = canonical_json({"collect": config.model_dump(mode="json", include=set(fields))})
+        return self._loaded(block, name, lambda: config.select().problems)
+
+    def _loaded(self, block: str, name: str, load: Callable[[], Sequence[Problem]]) -> Problems:
         if name not in self._problems:
             try:
-                loaded = load_problems(sets)
+                loaded = load()
             except UserError as error:
                 raise UserError(f"{block}: {error}") from None
             self._problems[name] = Problems(
@@ -182,14 +196,19 @@ def short_name(model: str) -> str:
 def _node_key(node: Mapping[str, Any], config: StrictModel, inputs: Mapping[str, Source]) -> str:
     """What `open_run` hashes, with the keys of planned inputs in place of fingerprints that do not exist yet."""
     keys = {name: source.key for name, source in inputs.items()}
-    files = problem_files(config) if isinstance(config, AnalyzeConfig) else task_files(getattr(config, "problems", ()))
+    if isinstance(config, AnalyzeConfig):
+        files = problem_files(config)
+    elif isinstance(config, CollectConfig):
+        files = config.inputs()
+    else:
+        files = task_files(getattr(config, "problems", ()))
     keys.update({name: input_fingerprint(path) for name, path in files.items()})
     return sha256(canonical_json({**node, "inputs": keys}))
 
 
 def _identity(stage: str, config: StrictModel) -> dict[str, Any]:
     """All that decides a stage's result beside its inputs."""
-    parts = task_versions(getattr(config, "problems", ()))
+    parts = config.versions() if isinstance(config, CollectConfig) else task_versions(getattr(config, "problems", ()))
     objective = getattr(config, "objective", None)
     if objective is not None:
         from pear.objectives import OBJECTIVES

@@ -147,7 +147,7 @@ class _Planner:
         buffer = self.nodes.add("collect", "behavior", given, values, {"model": model}, "collect the buffer", use)
         sets = self.nodes.config(buffer).problems
         if "problems" in behavior:
-            trained_on["behavior.problems"] = self.nodes.problems("behavior.problems", sets)
+            trained_on["behavior.problems"] = self.nodes.collected("behavior.problems", self.nodes.config(buffer))
             phases["eval"].refuse_shared("tasks.eval", trained_on["behavior.problems"], "behavior.problems")
         return Offline(buffer=buffer, model=model, sets=sets, trained_on=trained_on)
 

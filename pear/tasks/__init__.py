@@ -1,18 +1,71 @@
 """Tasks: problems and verifiers. One file per task, one line here."""
 
+from pear.tasks.maths.competitions import Aime24, Aime25, Amc23, Math500
+from pear.tasks.maths.dapo import Dapo17k
+from pear.tasks.maths.file import MathsFile
 from pear.tasks.maths.gsm8k import Gsm8k
+from pear.tasks.maths.minerva import Minerva
+from pear.tasks.maths.olympiadbench import OlympiadBench
+from pear.tasks.maths.synthetic2 import Synthetic2
 from pear.tasks.protocol import FileTask, GeneratedTask, Problem, Task, Verdict
+from pear.tasks.synlogic.boolean_expressions import BooleanExpressions
+from pear.tasks.synlogic.campsite import Campsite
+from pear.tasks.synlogic.cipher import Cipher
+from pear.tasks.synlogic.cryptarithm import Cryptarithm
+from pear.tasks.synlogic.dyck_language import DyckLanguage
+from pear.tasks.synlogic.dyck_language_errors import DyckLanguageErrors
+from pear.tasks.synlogic.dyck_language_reasoning_errors import DyckLanguageReasoningErrors
+from pear.tasks.synlogic.game_of_24 import GameOf24
+from pear.tasks.synlogic.math_path import MathPath
+from pear.tasks.synlogic.minesweeper import Minesweeper
+from pear.tasks.synlogic.norinori import Norinori
+from pear.tasks.synlogic.numbrix import Numbrix
+from pear.tasks.synlogic.object_counting import ObjectCounting
+from pear.tasks.synlogic.object_properties import ObjectProperties
+from pear.tasks.synlogic.operation import Operation
+from pear.tasks.synlogic.published import PublishedRows
+from pear.tasks.synlogic.space_reasoning_tree import SpaceReasoningTree
 from pear.tasks.synlogic.survo import Survo
+from pear.tasks.synlogic.time_sequence import TimeSequence
 from pear.tasks.synlogic.word_sorting import WordSorting
+from pear.tasks.synlogic.word_sorting_mistake import WordSortingMistake
 from pear.tasks.tiny.affine_chain import AffineChain
 from pear.tasks.tiny.permutation_chain import PermutationChain
 
 TASKS: dict[str, GeneratedTask | FileTask] = {
     "tiny/affine_chain": AffineChain(),
     "tiny/permutation_chain": PermutationChain(),
+    "synlogic/boolean_expressions": BooleanExpressions(),
+    "synlogic/campsite": Campsite(),
+    "synlogic/cipher": Cipher(),
+    "synlogic/cryptarithm": Cryptarithm(),
+    "synlogic/dyck_language": DyckLanguage(),
+    "synlogic/dyck_language_errors": DyckLanguageErrors(),
+    "synlogic/dyck_language_reasoning_errors": DyckLanguageReasoningErrors(),
+    "synlogic/game_of_24": GameOf24(),
+    "synlogic/math_path": MathPath(),
+    "synlogic/minesweeper": Minesweeper(),
+    "synlogic/norinori": Norinori(),
+    "synlogic/numbrix": Numbrix(),
+    "synlogic/object_counting": ObjectCounting(),
+    "synlogic/object_properties": ObjectProperties(),
+    "synlogic/operation": Operation(),
+    "synlogic/rows": PublishedRows(),
+    "synlogic/space_reasoning_tree": SpaceReasoningTree(),
     "synlogic/survo": Survo(),
+    "synlogic/time_sequence": TimeSequence(),
     "synlogic/word_sorting": WordSorting(),
+    "synlogic/word_sorting_mistake": WordSortingMistake(),
+    "maths/aime24": Aime24(),
+    "maths/aime25": Aime25(),
+    "maths/amc23": Amc23(),
+    "maths/dapo17k": Dapo17k(),
+    "maths/file": MathsFile(),
     "maths/gsm8k": Gsm8k(),
+    "maths/math500": Math500(),
+    "maths/minerva": Minerva(),
+    "maths/olympiadbench": OlympiadBench(),
+    "maths/synthetic2": Synthetic2(),
 }
 
 __all__ = ["TASKS", "FileTask", "GeneratedTask", "Problem", "Task", "Verdict"]

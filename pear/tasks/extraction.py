@@ -11,7 +11,8 @@ INSTRUCTION = (
     "<answer> </answer> tags."
 )
 _STRICT = re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
-_MAX_LITERAL = 20_000
+# Longer ones are not read: no answer of a task comes near, and reading a megabyte takes time.
+_MAX_ANSWER = 20_000
 _MAX_DEPTH = 20
 _FENCE = re.compile(r"```[a-zA-Z]*\n(.*?)```", re.DOTALL)
 _BOX_TOKEN = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
@@ -71,7 +72,7 @@ def parse_json(answer: str) -> Any:
     >>> parse_json("[[1, 2], [3, 4]]")
     [[1, 2], [3, 4]]
     """
-    _refuse_long(answer)
+    refuse_long(answer)
     try:
         return json.loads(answer)
     except (ValueError, RecursionError):
@@ -85,7 +86,7 @@ def parse_literal(answer: str) -> Any:
     >>> parse_literal("[[1, 'X'], (3, 4)]")
     [[1, 'X'], (3, 4)]
     """
-    _refuse_long(answer)
+    refuse_long(answer)
     depth = 0
     for character in answer:
         depth += (character in "([{") - (character in ")]}")
@@ -130,6 +131,7 @@ def last_box(text: str) -> str | None:
     return None if last is None else text[last[0] : last[1]]
 
 
-def _refuse_long(answer: str) -> None:
-    if len(answer) > _MAX_LITERAL:
-        raise ValueError(f"the answer is longer than {_MAX_LITERAL:,} characters")
+def refuse_long(answer: str) -> None:
+    """Raises `ValueError`, with words for people, on an answer that is too long to be one (20,000 characters)."""
+    if len(answer) > _MAX_ANSWER:
+        raise ValueError(f"the answer is longer than {_MAX_ANSWER:,} characters")

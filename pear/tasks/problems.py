@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pear.tasks.levels import read_level, write_level
 from pear.tasks.protocol import FileTask, GeneratedTask, Problem
 
 Split = Literal["sft", "rl", "dev", "eval"]
+_LATER = ("knobs", "problem_column", "answer_column", "weight")
 
 # A split owns a range of seeds and a range of the canonical form's hash, so that no problem, nor one that is equal up
 # to the task's symmetries, can be in two of them.
@@ -35,8 +37,12 @@ class ProblemSet(StrictModel):
         split: sft, rl, dev or eval; disjoint by seed and by canonical form. Required for generated tasks; for files,
             none takes every row.
         size: how many distinct problems. Required for generated tasks; for files, the first `size` of them.
+        weight: of a mix (`pear collect` with its own `size`), in place of `size`: this set's part, in proportion to the
+            other sets' weights.
         offset: how many problems of the split to leave out first.
         path: the file of a file task (.jsonl, .json, .csv or .parquet).
+        problem_column: the column of a file that holds the problem, for tasks that read any column (`maths/file`).
+        answer_column: the column that holds the final answer, likewise.
     """
 
     task: str
@@ -44,12 +50,15 @@ class ProblemSet(StrictModel):
     knobs: dict[str, bool | int | float | str] = {}
     split: Split | None = None
     size: Annotated[int | None, Field(gt=0)] = None
+    weight: Annotated[float | None, Field(gt=0)] = None
     offset: Annotated[int, Field(ge=0)] = 0
     path: Annotated[Path | None, NotHashed()] = None
+    problem_column: str | None = None
+    answer_column: str | None = None
 
     def hashed(self) -> dict[str, Any]:
-        """Without `knobs` where none is set, as before there were any."""
-        return {name: value for name, value in super().hashed().items() if name != "knobs" or value}
+        """Without knobs, columns and weight where none is set, as before there were any."""
+        return {name: value for name, value in super().hashed().items() if name not in _LATER or value}
 
 
 def task_versions(sets: Sequence[ProblemSet]) -> dict[str, int]:
@@ -57,9 +66,9 @@ def task_versions(sets: Sequence[ProblemSet]) -> dict[str, int]:
     return {f"task:{item.task}": _task(item.task).version for item in sets}
 
 
-def task_files(sets: Sequence[ProblemSet]) -> dict[str, Path]:
-    """The files that the sets name, as inputs of a stage."""
-    return {f"problems_{index}": item.path for index, item in enumerate(sets) if item.path is not None}
+def task_files(sets: Sequence[ProblemSet], name: str = "problems") -> dict[str, Path]:
+    """The files that the sets of a configuration's key name, as inputs of a stage."""
+    return {f"{name}_{index}": item.path for index, item in enumerate(sets) if item.path is not None}
 
 
 def load_problems(sets: Sequence[ProblemSet]) -> list[Problem]:
@@ -82,47 +91,80 @@ def _task(name: str) -> GeneratedTask | FileTask:
 
 
 def _load(item: ProblemSet) -> list[Problem]:
+    if item.weight is not None:
+        raise UserError(f"{item.task}: `weight` is for the mixes of `pear collect`; set `size` and leave it out.")
+    if item.size is None and isinstance(_task(item.task), GeneratedTask):
+        raise _needs_size(item)
+    return list(itertools.islice(open_set(item), item.size))
+
+
+def open_set(item: ProblemSet) -> Iterator[Problem]:
+    """The problems of a set after its offset, in order, as many as there are; the first `size` of them are the set.
+
+    Raises `UserError`: at once where the set cannot be had, and at the end where more were asked for: by `size`, by
+    `weight`, or because a generated set has no end of its own.
+    """
     task = _task(item.task)
-    if isinstance(task, GeneratedTask):
-        return _generate(task, item)
+    return _generated(task, item) if isinstance(task, GeneratedTask) else _read(task, item)
+
+
+def _read(task: FileTask, item: ProblemSet) -> Iterator[Problem]:
     if item.path is None:
         raise UserError(f"{item.task}: reads a file; set `path`.")
     if item.level is not None or item.knobs:
         raise UserError(f"{item.task}: a file has no levels; leave `level` and `knobs` out.")
+    if item.problem_column is not None or item.answer_column is not None:
+        task = task.with_columns(item.problem_column, item.answer_column)
     found = task.read(read_rows(item.path), origin=str(item.path))
     if item.split is not None:
         found = [problem for problem in found if _bucket(task, problem) in _BUCKETS[item.split]]
+    of_split = "" if item.split is None else f" in split '{item.split}'"
+    asked = f"size {item.size or 'all'}" if item.weight is None else "the mix"
+    too_few = UserError(
+        f"{item.path}: has {len(found)} distinct problems{of_split}; offset {item.offset} and {asked} ask for more. "
+        "Make them smaller."
+    )
     if item.offset + (item.size or 1) > len(found):
-        of_split = "" if item.split is None else f" in split '{item.split}'"
-        raise UserError(
-            f"{item.path}: has {len(found)} distinct problems{of_split}; offset {item.offset} and size "
-            f"{item.size or 'all'} ask for more. Make them smaller."
-        )
-    return found[item.offset :][: item.size]
+        raise too_few
+    return _then(found[item.offset :], None if item.size is None and item.weight is None else too_few)
 
 
-def _generate(task: GeneratedTask, item: ProblemSet) -> list[Problem]:
+def _then(problems: Sequence[Problem], too_few: UserError | None) -> Iterator[Problem]:
+    yield from problems
+    if too_few is not None:
+        raise too_few
+
+
+def _generated(task: GeneratedTask, item: ProblemSet) -> Iterator[Problem]:
     level = _level(task, item)
-    if item.split is None or item.size is None:
-        raise UserError(f"{task.name}: problems are generated; set `split` and `size`.")
+    if item.split is None:
+        raise _needs_size(item)
     if item.path is not None:
         raise UserError(f"{task.name}: problems are generated; leave `path` out.")
-    wanted = item.offset + item.size
-    problems: list[Problem] = []
-    seen: set[str] = set()
+    if item.problem_column is not None or item.answer_column is not None:
+        raise UserError(f"{task.name}: problems are generated; leave `problem_column` and `answer_column` out.")
+    return itertools.islice(_generate(task, level, item), item.offset, None)
+
+
+def _needs_size(item: ProblemSet) -> UserError:
+    return UserError(f"{item.task}: problems are generated; set `split` and `size`.")
+
+
+def _generate(task: GeneratedTask, level: str, item: ProblemSet) -> Iterator[Problem]:
+    assert item.split is not None
+    seen: set[bytes] = set()
     seed = last = list(_BUCKETS).index(item.split) * _SEEDS_PER_SPLIT
-    while len(problems) < wanted and seed - last < _TRIES_PER_PROBLEM:
+    while seed - last < _TRIES_PER_PROBLEM:
         problem = task.generate(seed, level)
-        canonical = task.canonical(problem)
-        if canonical not in seen and _bucket_of(canonical) in _BUCKETS[item.split]:
-            seen.add(canonical)
-            problems.append(problem)
+        digest = _digest(task.canonical(problem))
+        if digest not in seen and digest[0] % 16 in _BUCKETS[item.split]:
+            seen.add(digest)
+            yield problem
             last = seed
         seed += 1
-    if len(problems) == wanted:
-        return problems[item.offset :]
+    wanted = "more are" if item.size is None else item.offset + item.size
     raise UserError(
-        f"{task.name}/{level}: only {len(problems)} distinct problems found for split '{item.split}', {wanted} wanted. "
+        f"{task.name}/{level}: only {len(seen)} distinct problems found for split '{item.split}', {wanted} wanted. "
         "Ask for fewer, or for a level with more."
     )
 
@@ -141,11 +183,11 @@ def _level(task: GeneratedTask, item: ProblemSet) -> str:
 
 
 def _bucket(task: GeneratedTask | FileTask, problem: Problem) -> int:
-    return _bucket_of(task.canonical(problem))
+    return _digest(task.canonical(problem))[0] % 16
 
 
-def _bucket_of(canonical: str) -> int:
-    return hashlib.sha256(canonical.encode()).digest()[0] % 16
+def _digest(canonical: str) -> bytes:
+    return hashlib.sha256(canonical.encode()).digest()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

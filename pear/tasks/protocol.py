@@ -1,14 +1,17 @@
 """What a task is: problems from seeds, a verifier, a canonical form."""
 
+import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pear.tasks.extraction import extract_answer, lenient_answer
+from pear.errors import UserError
+from pear.tasks.extraction import extract_answer, lenient_answer, refuse_long
 
 Message = dict[str, str]
+Tags = Literal["strict", "lenient"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class Verdict:
         reason: "" when correct, otherwise a few words for people.
         answer: the extracted answer in canonical text, or None where none could be read (for majority votes).
         accurate: the answer is right, whether or not the format is kept; always so where it is correct.
+        lenient_answer: as `answer`, of what is read whether or not the format is kept; the same wherever it is kept.
     """
 
     correct: bool
@@ -70,9 +74,24 @@ class Verdict:
     reason: str = ""
     answer: str | None = None
     accurate: bool = False
+    lenient_answer: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accurate", self.accurate or self.correct)
+        if self.lenient_answer is None:
+            object.__setattr__(self, "lenient_answer", self.answer)
+
+    def by(self, tags: Tags) -> "Verdict":
+        """The verdict by a rule about the format. `strict`, SynLogic's: correct is what keeps the format and is right.
+        `lenient`: correct is what is accurate, and votes go by what was read. `well_formed` is the same by both.
+
+        >>> Verdict(correct=False, well_formed=False, reason="no tags", accurate=True).by("lenient").correct
+        True
+        """
+        if tags == "strict":
+            return self
+        reason = "" if self.accurate else self.reason
+        return dataclasses.replace(self, correct=self.accurate, reason=reason, answer=self.lenient_answer)
 
 
 class Task(ABC):
@@ -97,6 +116,11 @@ class Task(ABC):
     def canonical(self, problem: Problem) -> str:
         """A text that is equal for problems that are the same up to what does not matter. Splits and de-duplication
         go by it."""
+
+    def wording(self, problem: Problem) -> str | None:
+        """What a problem in free text asks, without the instruction: near-duplicates and leaks are found by its words.
+        None for puzzles, whose prompts share a template; `canonical` alone tells those apart."""
+        return None
 
 
 class GeneratedTask(Task):
@@ -136,6 +160,14 @@ class FileTask(Task):
     def read(self, rows: Sequence[dict[str, Any]], *, origin: str) -> list[Problem]:
         """The problems of a file's rows. `origin` is named in errors. Raises `UserError` on a row it cannot use."""
 
+    def with_columns(self, problem: str | None, answer: str | None) -> "FileTask":
+        """This task for files whose columns have these names; None is the usual name. Raises `UserError` where the
+        task's files have columns of their own."""
+        raise UserError(
+            f"{self.name}: its files have columns of their own; leave `problem_column` and `answer_column` out, or use "
+            "the task maths/file."
+        )
+
 
 def judge(completion: str, check: Callable[[str], tuple[str, str]]) -> Verdict:
     """The verdict on a completion in the answer format.
@@ -145,19 +177,25 @@ def judge(completion: str, check: Callable[[str], tuple[str, str]]) -> Verdict:
     """
     extracted = extract_answer(completion)
     if extracted.answer is None:
-        accurate = _is_right(lenient_answer(completion), check)
-        return Verdict(correct=False, well_formed=False, reason=extracted.reason, accurate=accurate)
+        answer, accurate = _read_leniently(lenient_answer(completion), check)
+        return Verdict(
+            correct=False, well_formed=False, reason=extracted.reason, accurate=accurate, lenient_answer=answer
+        )
     try:
-        answer, reason = check(extracted.answer)
+        refuse_long(extracted.answer)
+        canonical, reason = check(extracted.answer)
     except ValueError as error:
         return Verdict(correct=False, well_formed=False, reason=str(error))
-    return Verdict(correct=not reason, well_formed=True, reason=reason, answer=answer)
+    return Verdict(correct=not reason, well_formed=True, reason=reason, answer=canonical)
 
 
-def _is_right(answer: str | None, check: Callable[[str], tuple[str, str]]) -> bool:
+def _read_leniently(answer: str | None, check: Callable[[str], tuple[str, str]]) -> tuple[str | None, bool]:
+    """The canonical text of an answer, or None where it is none to such a problem, and whether it is right."""
     if answer is None:
-        return False
+        return None, False
     try:
-        return not check(answer)[1]
+        refuse_long(answer)
+        canonical, reason = check(answer)
     except ValueError:
-        return False
+        return None, False
+    return canonical, not reason

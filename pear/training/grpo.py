@@ -16,6 +16,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from pear.errors import UserError, missing_extra
 from pear.tasks import Problem
+from pear.tasks.protocol import Tags
 from pear.training.grpo_callbacks import StepSeed
 from pear.training.rewards import verifier_reward
 from pear.training.trackers import check_trackers
@@ -181,6 +182,7 @@ def make_trainer(
     dataset: Dataset,
     args: GRPOConfig,
     callbacks: Sequence[TrainerCallback] = (),
+    tags: Tags = "strict",
 ) -> GRPOTrainer:
     """TRL's trainer with the verifier's reward, on the prompts as they are ordered in `dataset`.
 
@@ -188,10 +190,11 @@ def make_trainer(
         model: a directory or hub id, never a model in memory: TRL loads the reference by this name, and for a model in
             memory it takes whatever that model was once loaded from.
         stop_ids: the tokens that end a completion, those that SFT taught.
+        tags: the reward's rule about the format (`verifier_reward`).
     """
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=verifier_reward(tokenizer, stop_ids),
+        reward_funcs=verifier_reward(tokenizer, stop_ids, tags),
         args=args,
         train_dataset=dataset,
         processing_class=tokenizer,

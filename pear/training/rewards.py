@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pear.data.rendering import decode_completion
 from pear.tasks import TASKS, Problem
+from pear.tasks.protocol import Tags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
 RewardFunction = Callable[..., list[float | None]]
 
 
-def verifier_reward(tokenizer: "PreTrainedTokenizerBase", stop_ids: Collection[int] | None = None) -> RewardFunction:
+def verifier_reward(
+    tokenizer: "PreTrainedTokenizerBase", stop_ids: Collection[int] | None = None, tags: Tags = "strict"
+) -> RewardFunction:
     """A reward function for `trl.GRPOTrainer`: 1.0 where the task's verifier says the completion is correct, else 0.0.
 
     It reads the columns `task` and `problem` (JSON text of a `Problem`) and decodes `completion_ids` itself. TRL's own
@@ -21,6 +24,7 @@ def verifier_reward(tokenizer: "PreTrainedTokenizerBase", stop_ids: Collection[i
     Args:
         tokenizer: the one that the ids are of.
         stop_ids: ids that end a completion; the tokenizer's EOS where none are given.
+        tags: strict asks for a right answer in the format; lenient for a right answer wherever it is found.
 
     Returns:
         A function named `verifier`, so that TRL logs `rewards/verifier/mean`. No completion makes it raise.
@@ -37,7 +41,7 @@ def verifier_reward(tokenizer: "PreTrainedTokenizerBase", stop_ids: Collection[i
             rows = [row for row, other in enumerate(task) if other == name]
             verdicts = TASKS[name].verify_many([problems[problem[row]] for row in rows], [texts[row] for row in rows])
             for row, verdict in zip(rows, verdicts, strict=True):
-                rewards[row] = float(verdict.correct)
+                rewards[row] = float(verdict.by(tags).correct)
         return rewards
 
     return verifier

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from pear.runs import MANIFEST, file_digest
 from tests.bad_input.commands import COMMANDS, Cli, calibrate, collect, grpo, score, sft, the_sentence
 
+WEIGHTED = "task=tiny/affine_chain,split=sft,weight=2"
+
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
@@ -207,6 +209,22 @@ TABLE: dict[str, tuple[Given, str]] = {
     "an objective misspelled": (
         lambda f, t: [*sft(f), "--objective", "pear_tokn"],
         "Unknown objective 'pear_tokn'. Did you mean 'pear_token'?",
+    ),
+    "weights without a size": (
+        lambda f, t: ["collect", "--model", str(f / "model"), "--problems", WEIGHTED],
+        "size: sets of problems have a `weight`; set `size`, how many problems they give together",
+    ),
+    "a size without weights": (
+        lambda f, t: collect(f / "model", "--size", "5"),
+        "size: a mix needs a `weight` in every set of problems; set them, or leave `size` out",
+    ),
+    "weights where nothing is mixed": (
+        lambda f, t: ["evaluate", "--model", str(f / "model"), "--problems", WEIGHTED],
+        "`weight` is for the mixes of `pear collect`; set `size` and leave it out.",
+    ),
+    "an evaluation file that is not there": (
+        lambda f, t: collect(f / "model", "--evaluation", f"task=maths/gsm8k,path={t / 'test.jsonl'}"),
+        "test.jsonl: no such file.",
     ),
     "a task misspelled": (
         lambda f, t: ["collect", "--model", str(f / "model"), "--problems", "task=tiny/afine_chain"],

@@ -12,8 +12,9 @@ from pear.engines.transformers_engine import TransformersEngine
 from pear.errors import UserError
 from pear.runs import MANIFEST, partial_path
 from pear.stages.collect import CollectConfig, run
+from pear.stages.selection import REMOVED
 from pear.tasks import TASKS, Problem
-from pear.tasks.problems import ProblemSet
+from pear.tasks.problems import ProblemSet, load_problems
 from tests.training.grpo_fixtures import PROBLEM_SET, save_solver
 
 
@@ -57,7 +58,12 @@ def test_right_and_wrong_trajectories_are_kept_and_counted(buffer: Path) -> None
     assert len(load_buffer(buffer)) == manifest.counts.correct
     assert [shard.rows for shard in manifest.shards] == [30, 30, 12]
     results = json.loads((buffer / MANIFEST).read_text())["results"]
-    assert results == {"problems": 12, **manifest.counts.model_dump()}
+    removed = {f"removed_{reason}": 0 for reason in ("evaluation", "evaluation_words", "duplicate", "near_duplicate")}
+    assert results == {"problems": 12, **removed, **manifest.counts.model_dump()}
+    assert json.loads((buffer / REMOVED).read_text()) == {"kept": 12, **removed, "removed": []}
+    counts = manifest.counts.tasks[PROBLEM_SET.task]
+    assert (counts.correct, counts.wrong) == (manifest.counts.correct, manifest.counts.wrong)
+    assert manifest.counts.tasks.keys() == {PROBLEM_SET.task}
 
 
 def test_rows_hold_what_was_given_and_produced(buffer: Path, model: str) -> None:
@@ -177,10 +183,39 @@ def test_several_sets_keep_their_splits(model: str, tmp_path: Path) -> None:
     assert [row["split"] for row in rows_of(directory)] == ["sft"] * 2 + ["dev"] * 3
 
 
+def test_a_mix_without_what_the_evaluation_asks(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mix = [
+        {"task": PROBLEM_SET.task, "level": level, "split": "rl", "weight": weight}
+        for level, weight in (("n2", 2), ("n4", 1))
+    ]
+    held_out = PROBLEM_SET.model_copy(update={"size": 3}).model_dump()
+    values = {"problems": mix, "size": 9, "evaluation": [held_out], "sampling": {"max_tokens": 4, "samples": 2}}
+    directory = run(config(model, tmp_path / "b", **values))
+    rows = rows_of(directory)
+    levels = [Problem.from_json(row["problem"]).level for row in rows]
+    assert levels == ["n2", "n2", "n4", "n4", "n2", "n2"] * 3
+    leaked = [problem.id for problem in load_problems([ProblemSet(**held_out)])]
+    assert not {row["problem_id"] for row in rows} & set(leaked)
+    report = json.loads((directory / REMOVED).read_text())
+    assert [item["problem_id"] for item in report["removed"]] == leaked
+    assert (report["kept"], report["removed_evaluation"]) == (9, 3)
+    results = json.loads((directory / MANIFEST).read_text())["results"]
+    assert (results["problems"], results["removed_evaluation"]) == (9, 3)
+    assert "3 problems were left out: 3 are in an evaluation set (removed.json names them)." in capsys.readouterr().err
+    files = sorted(path.name for path in directory.iterdir() if path.name != ".lock")
+    assert files == ["buffer.json", MANIFEST, REMOVED, "shard-00000.parquet", "shard-00001.parquet"]
+    assert len(load_buffer(directory, correct_only=False)) == 18
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no such model": ({"model": "./nowhere"}, "nowhere: no such model directory"),
     "no such shipped model": ({"model": "pear:no/such"}, "Unknown shipped model 'pear:no/such'"),
     "no such task": ({"problems": [{"task": "tiny/afine_chain"}]}, "Did you mean 'tiny/affine_chain'"),
+    "no such evaluation": ({"evaluation": [{"task": "tiny/afine_chain"}]}, "Did you mean 'tiny/affine_chain'"),
+    "a mix that is too large": (
+        {"problems": [{"task": "tiny/affine_chain", "level": "n1", "split": "rl", "weight": 1}], "size": 999},
+        "Ask for fewer",
+    ),
     "no split": ({"problems": [{"task": "tiny/affine_chain", "size": 1}]}, "set `split` and `size`"),
     "beyond the context": ({"sampling": {"max_tokens": 512}}, "the longest prompt + sampling.max_tokens: "),
     "no such device": ({"device": "cuda:77"}, "device: 'cuda:77' is not here"),

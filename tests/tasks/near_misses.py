@@ -1,6 +1,6 @@
 """For each task: answers that are almost right, and rows for tasks that read files."""
 
-import json
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,63 +26,7 @@ def chain(problem: Problem) -> list[str]:
     ]
 
 
-def survo(problem: Problem) -> list[str]:
-    solution = json.loads(problem.answer)
-    matrix = problem.state["matrix"]
-    blanks = [(row, column) for row, line in enumerate(matrix) for column, value in enumerate(line) if value is None]
-    (row, column), (other_row, other_column) = blanks[0], blanks[-1]
-    first, last = solution[row][column], solution[other_row][other_column]
-
-    def changed(changes: dict[tuple[int, int], Any]) -> str:
-        copy = [list(line) for line in solution]
-        for (at_row, at_column), value in changes.items():
-            copy[at_row][at_column] = value
-        return json.dumps(copy)
-
-    given = next((at, line.index(value)) for at, line in enumerate(matrix) for value in line if value is not None)
-    return [
-        changed({(row, column): last, (other_row, other_column): first}),
-        changed({(row, column): last}),
-        changed({(row, column): first + 1}),
-        changed({(row, column): float(first)}),
-        changed({(row, column): str(first)}),
-        changed({(row, column): None}),
-        changed({(row, column): True}),
-        changed({given: solution[given[0]][given[1]] + 1}),
-        changed({(len(solution) - 1, len(solution[0]) - 1): 0}),
-        json.dumps([line[:-1] for line in solution[:-1]]),
-        json.dumps(solution[:-1]),
-        json.dumps([[*line, 0] for line in solution]),
-        json.dumps([list(line) for line in zip(*solution, strict=True)]),
-        json.dumps([solution[1], solution[0], *solution[2:]]),
-        json.dumps([solution]),
-        problem.answer + " " + problem.answer,
-        problem.answer.replace("[", "(").replace("]", ")"),
-        problem.answer[:-1],
-    ]
-
-
-def word_sorting(problem: Problem) -> list[str]:
-    words = problem.answer.split(", ")
-    return [
-        ", ".join([words[1], words[0], *words[2:]]),
-        ", ".join([*words[:-2], words[-1], words[-2]]),
-        ", ".join(reversed(words)),
-        ", ".join(sorted(words, reverse=problem.state["descending"])),
-        ", ".join(words[:-1]),
-        ", ".join([*words, words[-1]]),
-        ", ".join([words[0], words[0], *words[2:]]),
-        ", ".join([words[0] + "s", *words[1:]]),
-        problem.answer.upper(),
-        problem.answer.replace(", ", "; "),
-        problem.answer + ".",
-        json.dumps([words]),
-        json.dumps({"words": words}),
-        json.dumps([*words, 1]),
-    ]
-
-
-def gsm8k(problem: Problem) -> list[str]:
+def boxed(problem: Problem) -> list[str]:
     gold = problem.state["gold"]
     return [
         rf"\boxed{{{answer}}}"
@@ -101,23 +45,65 @@ def gsm8k(problem: Problem) -> list[str]:
     ] + [rf"\boxed{{{gold}}} \boxed{{7919}}", rf"\boxed{{{gold}", gold, f"answer: {gold}"]
 
 
-NEAR_MISSES: dict[str, Callable[[Problem], list[str]]] = {
-    "tiny/affine_chain": chain,
-    "tiny/permutation_chain": chain,
-    "synlogic/survo": survo,
-    "synlogic/word_sorting": word_sorting,
-    "maths/gsm8k": gsm8k,
-}
+def _cases(name: str) -> Any:
+    """The cases of a SynLogic task: `near_misses`, `GAMES` and, where it reads files, `ROWS`."""
+    return importlib.import_module(f"tests.tasks.{name.replace('/', '.')}")
 
-# Tasks that also take an answer without the think and answer tags.
-TAGS_OPTIONAL = {"maths/gsm8k"}
 
-FILE_ROWS: dict[str, list[dict[str, Any]]] = {
+def is_maths(name: str) -> bool:
+    """Whether answers stand in a box, with or without the think and answer tags."""
+    return name.startswith("maths/")
+
+
+def near_misses(problem: Problem) -> list[str]:
+    finders: dict[str, Callable[[Problem], list[str]]] = {"tiny": chain, "maths": boxed}
+    family = problem.task.partition("/")[0]
+    return (finders[family] if family in finders else _cases(problem.task).near_misses)(problem)
+
+
+def games(task: str) -> list[dict[str, Any]]:
+    """A SynLogic task's fixtures: a published `game`, and texts of `right` and `wrong` answers to it."""
+    return _cases(task).GAMES
+
+
+def file_rows(name: str) -> list[dict[str, Any]]:
+    return _ROWS[name] if name in _ROWS else _cases(name).ROWS
+
+
+_PLAIN = [
+    {"problem": "What is half of one?", "answer": r"\frac{1}{2}"},
+    {"problem": "How many seconds have 20 minutes?", "answer": "1200"},
+]
+_ROWS: dict[str, list[dict[str, Any]]] = {
+    "maths/aime24": _PLAIN[1:],
+    "maths/aime25": _PLAIN[1:],
+    "maths/amc23": [{"problem": "How many seconds have 20 minutes?", "answer": 1200.0}],
+    "maths/dapo17k": [
+        {
+            "prompt": [{"role": "user", "content": "How many seconds have 20 minutes?"}],
+            "reward_model": {"ground_truth": "1200", "style": "rule"},
+        }
+    ],
+    "maths/file": _PLAIN,
     "maths/gsm8k": [
         {"question": "What is 6 times 7?", "answer": "6 * 7 = <<6*7=42>>42\n#### 42"},
         {"question": "How many seconds have 20 minutes?", "answer": "#### 1,200"},
         {"problem": "What is half of one?", "answer": r"\frac{1}{2}"},
         {"problem": "Factor x^2 - 1.", "answer": "(x-1)(x+1)"},
         {"problem": "What is 9 divided by 4?", "answer": 2.25},
+    ],
+    "maths/math500": _PLAIN,
+    "maths/minerva": [{"problem": "What is half of one?", "solution": r"It is \boxed{\frac{1}{2}}."}],
+    "maths/olympiadbench": [{"question": "What is half of one?", "final_answer": [r"\frac{1}{2}"], "error": None}],
+    "maths/synthetic2": [
+        {
+            "problem_id": "vm_1",
+            "task_type": "verifiable_math",
+            "reward": 1.0,
+            "messages": [
+                {"role": "user", "content": "What is half of one?"},
+                {"role": "assistant", "content": r"<think> easy </think> \boxed{\frac{1}{2}}"},
+            ],
+        }
     ],
 }

@@ -1,45 +1,81 @@
 """What every entry of TASKS keeps: gold passes, everything else is refused quickly, and all of it is reproducible."""
 
+import dataclasses
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pear.tasks import TASKS, FileTask, GeneratedTask, Problem, Verdict
-from tests.tasks.near_misses import FILE_ROWS, NEAR_MISSES, TAGS_OPTIONAL
+from pear.tasks.extraction import INSTRUCTION, unwrap
+from pear.tasks.levels import read_level, write_level
+from tests.tasks.near_misses import file_rows, is_maths, near_misses
 
-SEEDS = range(30)
-LEVELS = [(name, level) for name, task in TASKS.items() for level in task.levels]
+# Of a task with three levels: 200 problems, most of them at the first, whose problems are the quickest to make.
+SEEDS = {0: range(110), 1: range(60)}
+LAST_SEEDS = range(30)
+# Verification of one answer, in seconds of this process.
+LIMIT = 0.05
+# The problems of published rows are other tasks' problems.
+NAMES = [name for name in TASKS if name != "synlogic/rows"]
+LEVELS = [(name, level) for name in NAMES for level in TASKS[name].levels]
 GENERATED = [(name, level) for name, level in LEVELS if isinstance(TASKS[name], GeneratedTask)]
 over_levels = pytest.mark.parametrize(("name", "level"), LEVELS)
 over_generated = pytest.mark.parametrize(("name", "level"), GENERATED)
-over_tasks = pytest.mark.parametrize("name", TASKS)
+over_tasks = pytest.mark.parametrize("name", NAMES)
+
+# What a verifier must not do, as the interpreter's audit events; None while nobody looks.
+FORBIDDEN = ("exec", "os.system", "os.posix_spawn", "subprocess.Popen", "socket.connect", "socket.getaddrinfo", "open")
+seen: list[str] | None = None
+
+
+def note_event(event: str, arguments: tuple[Any, ...]) -> None:
+    if seen is not None and event in FORBIDDEN:
+        seen.append(f"{event} {arguments}")
+
+
+sys.addaudithook(note_event)
 
 
 @cache
 def problems(name: str, level: str) -> list[Problem]:
     task = TASKS[name]
     if isinstance(task, FileTask):
-        return task.read(FILE_ROWS[name], origin="rows")
-    return [task.generate(seed, level) for seed in SEEDS]
+        return task.read(file_rows(name), origin="rows")
+    return [task.generate(seed, level) for seed in SEEDS.get(task.levels.index(level), LAST_SEEDS)]
+
+
+def few(name: str, level: str, count: int = 8) -> list[Problem]:
+    return problems(name, level)[:count]
 
 
 def in_tags(answer: str) -> str:
     return f"<think> x </think> <answer> {answer} </answer>"
 
 
+def quick(name: str, problem: Problem, completion: str) -> Verdict:
+    """A verdict found within the limit; what else the machine does may cost the first tries their time."""
+    for _ in range(4):
+        start = time.process_time()
+        verdict = TASKS[name].verify(problem, completion)
+        if time.process_time() - start < LIMIT:
+            return verdict
+    pytest.fail(f"{name}: longer than {LIMIT} s for {completion[:100]!r} ({len(completion)} characters)")
+
+
 def check(name: str, problem: Problem, completion: str) -> Verdict:
-    """A verdict that agrees with itself, found in less than a second of this process and again the same."""
-    before, start = problem.to_json(), time.process_time()
-    verdict = TASKS[name].verify(problem, completion)
-    assert time.process_time() - start < 1
-    assert TASKS[name].verify(problem, completion) == verdict
+    """A verdict that is quick, agrees with itself, and changes nothing."""
+    before, state = problem.to_json(), random.getstate()
+    verdict = quick(name, problem, completion)
     assert problem.to_json() == before
+    assert random.getstate() == state
     assert verdict.correct == (verdict.reason == "")
     assert verdict.well_formed or not verdict.correct
     assert verdict.accurate or not verdict.correct
@@ -55,7 +91,28 @@ def test_names_and_levels(name: str) -> None:
     assert len(set(task.levels)) == len(task.levels)
     assert task.source
     assert task.version >= 1
-    assert name in NEAR_MISSES
+    assert near_misses(few(name, task.levels[0])[0])
+
+
+@over_generated
+def test_knobs_are_settings_that_a_level_can_name(name: str, level: str) -> None:
+    task = TASKS[name]
+    assert isinstance(task, GeneratedTask)
+    if not task.knobs:
+        assert name.startswith("tiny/")
+        return
+    assert tuple(task.knobs) == task.levels
+    knobs = task.knobs[level]
+    values = dataclasses.asdict(knobs)
+    assert values
+    assert all(type(value) in (int, float, bool, str) for value in values.values())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(knobs, next(iter(values)), 1)
+    text = write_level(level, values)
+    assert read_level(text, task.knobs) == knobs
+    problem = task.generate(1, text)
+    assert problem.level == text
+    assert check(name, problem, in_tags(problem.answer)).correct
 
 
 @over_levels
@@ -67,23 +124,29 @@ def test_problems_say_what_they_are(name: str, level: str) -> None:
         assert [message["role"] for message in problem.prompt] == ["user"]
         assert Problem.from_json(problem.to_json()) == problem
         assert Problem.from_json(problem.to_json()).to_json() == problem.to_json()
+        prompt = problem.prompt[0]["content"]
+        assert not name.startswith("synlogic/") or prompt.startswith(INSTRUCTION)
+    # A short answer may well be a number or a word of the puzzle, and words may happen to be sorted already.
+    told = [item for item in found if len(item.answer) > 12 and item.answer in item.prompt[0]["content"]]
+    assert len(told) <= len(found) / 20, told[0]
     assert len({problem.id for problem in found}) == len(found)
 
 
 @over_levels
 def test_gold_passes(name: str, level: str) -> None:
     for problem in problems(name, level):
-        assert check(name, problem, in_tags(problem.answer)).correct
+        assert check(name, problem, in_tags(problem.answer)).correct, problem
+    for problem in few(name, level):
         assert check(name, problem, f"\n<think>\na\nb\n</think>\n\n<answer>\n{problem.answer}\n</answer>\n").correct
         copy = Problem.from_json(problem.to_json())
-        assert check(name, copy, in_tags(problem.answer)).correct
+        assert check(name, copy, in_tags(problem.answer)) == check(name, problem, in_tags(problem.answer))
 
 
 @over_generated
 def test_the_solver_is_right_and_reproducible(name: str, level: str) -> None:
     task = TASKS[name]
     assert isinstance(task, GeneratedTask)
-    for problem in problems(name, level):
+    for problem in few(name, level):
         trace = task.solve(problem)
         assert trace == task.solve(Problem.from_json(problem.to_json()))
         if trace is not None:
@@ -92,14 +155,21 @@ def test_the_solver_is_right_and_reproducible(name: str, level: str) -> None:
 
 @over_levels
 def test_near_misses_are_refused(name: str, level: str) -> None:
-    for problem in problems(name, level):
-        for answer in NEAR_MISSES[name](problem):
+    for problem in few(name, level):
+        for answer in near_misses(problem):
             verdict = check(name, problem, in_tags(answer))
             assert not verdict.correct, (problem, answer)
             # Only there is the box a part of the format.
-            right = name == "maths/gsm8k" and answer == problem.state["gold"]
-            for completion in (in_tags(answer), answer, f"<think> x </think> {answer}", f"<answer> {answer} </answer>"):
+            right = is_maths(name) and answer == problem.state["gold"]
+            for completion in (answer, f"<think> x </think> {answer}", f"<answer> {answer} </answer>"):
                 assert TASKS[name].verify(problem, completion).accurate == right, completion
+
+
+@over_generated
+def test_near_misses_of_every_seed_are_refused(name: str, level: str) -> None:
+    for problem in problems(name, level)[8:]:
+        for answer in near_misses(problem)[::3]:
+            assert not TASKS[name].verify(problem, in_tags(answer)).correct, (problem, answer)
 
 
 def without_answer(gold: str) -> list[str]:
@@ -144,8 +214,8 @@ def outside_tags(gold: str) -> list[str]:
 
 @over_levels
 def test_a_right_answer_is_accurate_whatever_the_tags(name: str, level: str) -> None:
-    for problem in problems(name, level):
-        others = [answer for answer in NEAR_MISSES[name](problem) if answer != problem.state.get("gold")]
+    for problem in few(name, level, 3):
+        others = [answer for answer in near_misses(problem) if answer != problem.state.get("gold")]
         begun = [f"<think> x <answer> {problem.answer} </answer>", f"<answer> {problem.answer} </answer> so <answer>"]
         for completion in (*outside_tags(problem.answer)[:-3], *begun):
             assert check(name, problem, completion).accurate, completion
@@ -156,9 +226,9 @@ def test_a_right_answer_is_accurate_whatever_the_tags(name: str, level: str) -> 
 
 @over_levels
 def test_broken_formats_are_refused(name: str, level: str) -> None:
-    for problem in problems(name, level):
+    for problem in few(name, level, 3):
         broken = without_answer(problem.answer)
-        if name not in TAGS_OPTIONAL:
+        if not is_maths(name):
             broken += outside_tags(problem.answer)
         for completion in broken:
             verdict = check(name, problem, completion)
@@ -208,25 +278,39 @@ def hostile(problem: Problem, target: Path) -> list[str]:
 
 @over_tasks
 def test_hostile_answers_are_refused_and_not_run(name: str, tmp_path: Path) -> None:
-    level, target = TASKS[name].levels[-1], tmp_path / "written"
-    for problem in problems(name, level)[:3]:
+    global seen
+    target = tmp_path / "written"
+    for problem in few(name, TASKS[name].levels[-1], 3):
+        check(name, problem, in_tags(problem.answer))
         for answer in hostile(problem, target):
             completions = [answer, in_tags(answer), f"<think> {answer} </think> <answer> {answer} </answer>"]
-            if name == "maths/gsm8k":
+            if is_maths(name):
                 completions.append(in_tags(rf"\boxed{{{answer}}}"))
             for completion in completions:
-                if name == "maths/gsm8k" and problem.answer in completion:
+                if is_maths(name) and problem.answer in completion:
                     continue  # a right box among other characters is a right answer there
-                assert not check(name, problem, completion).correct, completion
+                if unwrap(answer) == unwrap(problem.answer):
+                    continue  # what stands around a box or a code block does not count
+                seen = []
+                try:
+                    verdict = TASKS[name].verify(problem, completion)
+                    events = seen
+                finally:
+                    seen = None
+                # Workers check mathematics, and their processes are started here.
+                assert is_maths(name) or not events, completion
+                assert check(name, problem, completion) == verdict
+                assert not verdict.correct, completion
     assert not target.exists()
 
 
 @over_tasks
 def test_an_echo_of_the_prompt_is_refused(name: str) -> None:
-    problem = problems(name, TASKS[name].levels[0])[0]
-    prompt = problem.prompt[0]["content"]
-    for completion in (prompt, prompt + prompt, f"{prompt}\n{prompt.upper()}", prompt.rpartition("\n")[2]):
-        assert not check(name, problem, completion).correct
+    for problem in few(name, TASKS[name].levels[0], 3):
+        prompt = problem.prompt[0]["content"]
+        for completion in (prompt, prompt + prompt, f"{prompt}\n{prompt.upper()}", prompt.rpartition("\n")[2]):
+            assert not check(name, problem, completion).correct
+            assert not check(name, problem, in_tags(completion)).correct
 
 
 PIECES = [
@@ -250,17 +334,19 @@ PIECES = [
 
 
 @over_tasks
-@pytest.mark.parametrize("piece", PIECES)
-def test_a_megabyte_is_refused_quickly(name: str, piece: str) -> None:
+def test_a_megabyte_is_refused_quickly(name: str) -> None:
     problem = problems(name, TASKS[name].levels[0])[0]
-    text = piece * (1_000_000 // len(piece))
-    for completion in (text, in_tags(text), f"<think> {text} </think> <answer> 1 </answer>", f"</think> {text}"):
-        assert not check(name, problem, completion).correct
+    for piece in [*PIECES, f"{problem.answer}\n"]:
+        text = piece * (1_000_000 // len(piece))
+        assert not quick(name, problem, in_tags(text)).correct, piece
+        assert not quick(name, problem, text).correct, piece
+    for completion in (f"<think> {text} </think> <answer> 1,1 </answer>", f"</think> {text}"):
+        assert not quick(name, problem, completion).correct
 
 
 @over_levels
 def test_many_at_once_is_one_by_one(name: str, level: str) -> None:
-    task, found = TASKS[name], problems(name, level)
+    task, found = TASKS[name], few(name, level)
     completions = [in_tags(problem.answer if number % 3 else "wrong") for number, problem in enumerate(found)]
     expected = [task.verify(problem, text) for problem, text in zip(found, completions, strict=True)]
     assert task.verify_many(found, completions) == expected
@@ -271,21 +357,21 @@ def test_many_at_once_is_one_by_one(name: str, level: str) -> None:
 
 @over_generated
 def test_canonical_forms_tell_problems_apart(name: str, level: str) -> None:
-    task = TASKS[name]
-    assert isinstance(task, GeneratedTask)
-    forms = [task.canonical(problem) for problem in problems(name, level)]
-    assert forms == [task.canonical(task.generate(seed, level)) for seed in SEEDS]
-    assert forms == [task.canonical(Problem.from_json(problem.to_json())) for problem in problems(name, level)]
+    task, found = TASKS[name], few(name, level, 30)
+    forms = [task.canonical(problem) for problem in found]
+    assert forms == [task.canonical(Problem.from_json(problem.to_json())) for problem in found]
+    assert all(form.startswith(f"{name}:") for form in forms)
     assert len(set(forms)) > len(forms) / 2  # the smallest level of the tiny games has 88 problems
 
 
 PRINT_ALL = f"""
 import json
-from pear.tasks import TASKS, GeneratedTask
+from pear.tasks import TASKS
 for name, level in {GENERATED!r}:
-    for seed in {list(SEEDS[:5])!r}:
+    for seed in range(3):
         problem = TASKS[name].generate(seed, level)
-        print(json.dumps([problem.to_json(), TASKS[name].canonical(problem), TASKS[name].solve(problem)]))
+        trace = TASKS[name].solve(problem) if seed == 0 else None
+        print(json.dumps([problem.to_json(), TASKS[name].canonical(problem), trace]))
 """
 
 
@@ -299,5 +385,8 @@ def test_a_seed_gives_the_same_problem_in_every_process(hash_seed: str) -> None:
     for name, level in GENERATED:
         task = TASKS[name]
         assert isinstance(task, GeneratedTask)
-        expected += [[item.to_json(), task.canonical(item), task.solve(item)] for item in problems(name, level)[:5]]
+        expected += [
+            [item.to_json(), task.canonical(item), None if number else task.solve(item)]
+            for number, item in enumerate(few(name, level, 3))
+        ]
     assert [json.loads(line) for line in printed.splitlines()] == expected

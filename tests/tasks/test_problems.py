@@ -67,7 +67,7 @@ def test_what_fingerprints_need() -> None:
         ProblemSet(task="synlogic/survo", split="rl", size=1),
         ProblemSet(task="maths/gsm8k", path=Path("rows.jsonl")),
     ]
-    assert task_versions(sets) == {"task:synlogic/survo": 1, "task:maths/gsm8k": 1}
+    assert task_versions(sets) == {"task:synlogic/survo": 1, "task:maths/gsm8k": 2}
     assert task_files(sets) == {"problems_1": Path("rows.jsonl")}
     assert "path" not in sets[1].hashed()
 
@@ -140,7 +140,7 @@ def test_mistakes_between_sets() -> None:
         (
             "rows.jsonl",
             b'{"prompt": "a", "response": "1"}\n',
-            "row 1: expected the columns .* found 'prompt', 'response'",
+            "row 1: expected the column .* found 'prompt', 'response'",
         ),
         ("rows.jsonl", b'{"question": "a"}\n', "'answer', found 'question'"),
         ("rows.jsonl", b'{"question": "", "answer": "1"}\n', "'question' is not a text"),

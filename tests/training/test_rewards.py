@@ -34,6 +34,17 @@ def test_only_a_right_solution_is_rewarded(tokenizer) -> None:
     assert reward.__name__ == "verifier"
 
 
+def test_the_lenient_rule_rewards_right_answers_whatever_the_tags(tokenizer) -> None:
+    problem = TASK.generate(0, "n4")
+    whole = TASK.solve(problem)
+    texts = [whole, whole.removeprefix("<think>"), whole.replace(problem.answer, "")]
+    ids = [[*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in texts]
+    rows = columns([problem] * 3)
+    assert verifier_reward(tokenizer)(**rows, completion_ids=ids) == [1.0, 0.0, 0.0]
+    assert verifier_reward(tokenizer, tags="strict")(**rows, completion_ids=ids) == [1.0, 0.0, 0.0]
+    assert verifier_reward(tokenizer, tags="lenient")(**rows, completion_ids=ids) == [1.0, 1.0, 0.0]
+
+
 def test_trls_own_text_is_not_read(tokenizer) -> None:
     """TRL drops special tokens from the text it offers; the ids still say what was written."""
     special = build_tokenizer(TASK.vocabulary)

@@ -2,13 +2,15 @@
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from pear.tasks.extraction import INSTRUCTION, parse_json
+from pear.tasks.extraction import INSTRUCTION, parse_json, unwrap
 from pear.tasks.levels import read_level
 from pear.tasks.protocol import GeneratedTask, Problem
+from pear.tasks.synlogic.grids import game_integers, game_metadata, integer_grid
 
 Grid = list[list[int | None]]
 
@@ -19,6 +21,14 @@ class _Level:
     columns: int
     missing: int
     largest: int
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.rows <= 8 and 2 <= self.columns <= 8):
+            raise ValueError("rows and columns are from 2 to 8")
+        if not 1 <= self.missing <= min(15, self.rows * self.columns):
+            raise ValueError("missing is from 1 to 15, and to the number of cells")
+        if not self.rows * self.columns <= self.largest <= 1000:
+            raise ValueError("largest is from the number of cells, which are all different, to 1000")
 
 
 _LEVELS = {
@@ -84,6 +94,29 @@ class Survo(GeneratedTask):
         return f"<think> {' '.join(steps)} </think> <answer> {json.dumps(matrix)} </answer>"
 
 
+def from_game(game: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The state and a right answer of a published row (`metadata`: original_matrix with 0 for a missing number, and
+    candidate_numbers). Raises `ValueError` where a field is missing or has another shape."""
+    metadata = game_metadata(game)
+    given = metadata.get("original_matrix")
+    if not isinstance(given, list) or len(given) < 2 or not isinstance(given[0], list) or len(given[0]) < 2:
+        raise ValueError("metadata: original_matrix is not a list of rows")
+    rows = integer_grid(given, len(given), len(given[0]))
+    if 0 in rows[-1] or any(row[-1] == 0 for row in rows):
+        raise ValueError("metadata: original_matrix lacks a sum")
+    matrix: Grid = [[value or None for value in row] for row in rows]
+    numbers = sorted(game_integers(metadata, "candidate_numbers"))
+    if len(numbers) != sum(row.count(None) for row in matrix):
+        raise ValueError("metadata: candidate_numbers are not as many as the missing numbers")
+    answer = game.get("answer")
+    try:
+        filled = _integer_matrix(str(answer), rows=len(matrix), columns=len(matrix[0]))
+    except ValueError:
+        filled = None
+    right = filled is not None and not _broken_rule(matrix, numbers, filled)
+    return {"matrix": matrix, "numbers": numbers}, json.dumps(filled) if right else ""
+
+
 def _question(matrix: Grid, numbers: list[int]) -> str:
     rows = ",\n ".join("[" + ", ".join("X" if value is None else str(value) for value in row) + "]" for row in matrix)
     return (
@@ -98,7 +131,7 @@ def _question(matrix: Grid, numbers: list[int]) -> str:
 
 def _integer_matrix(answer: str, *, rows: int, columns: int) -> list[list[int]]:
     """The answer as lists of ints. Raises `ValueError` on any other shape or type; bools and floats are no ints."""
-    value: Any = parse_json(answer)
+    value: Any = parse_json(unwrap(answer))
     if not isinstance(value, list) or len(value) != rows:
         raise ValueError(f"the answer is not a list of {rows} rows")
     for row in value:

@@ -4,25 +4,36 @@ import json
 import random
 import re
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pear.tasks.extraction import INSTRUCTION, parse_json
 from pear.tasks.levels import read_level
 from pear.tasks.protocol import GeneratedTask, Problem
+from pear.tasks.synlogic.boxed import box, read_box
 from pear.tasks.synlogic.words import WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Level:
+class _Knobs:
     words: int
     moved: int
     prefix: int
 
+    def __post_init__(self) -> None:
+        if not 4 <= self.words <= 50:
+            raise ValueError("words must be from 4 to 50")
+        if not 1 <= self.moved <= 6:
+            raise ValueError("moved must be from 1 to 6")
+        if not 1 <= self.prefix <= 5:
+            raise ValueError("prefix must be from 1 to 5")
+
 
 _LEVELS = {
-    "easy": _Level(words=5, moved=1, prefix=1),
-    "medium": _Level(words=10, moved=3, prefix=2),
-    "hard": _Level(words=20, moved=6, prefix=3),
+    "easy": _Knobs(words=5, moved=1, prefix=1),
+    "medium": _Knobs(words=10, moved=3, prefix=2),
+    "hard": _Knobs(words=20, moved=6, prefix=3),
 }
 _NEIGHBORS = 4
 
@@ -33,10 +44,11 @@ class WordSorting(GeneratedTask):
     Levels differ in the number of words, of moved letters, and of first letters that groups of words share:
     easy 5, 1, 1; medium 10, 3, 2; hard 20, 6, 3.
 
-    The answer is the words separated by commas or spaces, or a JSON list of them; nothing else.
+    The answer is `\\boxed{}` around the words, separated by commas or spaces, or around a JSON list of them.
     """
 
     name = "synlogic/word_sorting"
+    version = 2
     knobs = _LEVELS
     levels = tuple(knobs)
     source = "the rules of SynLogic's task `word_sorting` (arXiv 2505.19641); words and generator are this package's"
@@ -55,11 +67,11 @@ class WordSorting(GeneratedTask):
             id=f"{self.name}/{level}/{seed}",
             prompt=({"role": "user", "content": _question(words, moved, descending)},),
             state=state,
-            answer=", ".join(_sorted(words, alphabet, descending)),
+            answer=box(", ".join(_sorted(words, alphabet, descending))),
         )
 
     def check(self, problem: Problem, answer: str) -> tuple[str, str]:
-        words, found = problem.state["words"], _read_words(answer)
+        words, found = problem.state["words"], _read_words(read_box(answer))
         reason = ""
         if sorted(found) != sorted(words):
             reason = "the words are not those to be sorted"
@@ -82,7 +94,27 @@ class WordSorting(GeneratedTask):
         return f"<think> {' '.join(steps)} </think> <answer> {problem.answer} </answer>"
 
 
-def _draw_words(draw: random.Random, knobs: _Level) -> list[str]:
+def from_game(game: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The state and the answer of a published row (`metadata`: words, front_letters like `b,x`, order 1 or -1). Raises
+    `ValueError` where a field is missing or has another shape."""
+    metadata = game.get("metadata")
+    if not isinstance(metadata, Mapping):
+        raise ValueError("metadata is missing")
+    words, front, order = metadata.get("words"), metadata.get("front_letters"), metadata.get("order")
+    if not isinstance(words, list) or not words:
+        raise ValueError("metadata: words is not a list of words")
+    if any(not isinstance(word, str) or not re.fullmatch(r"[a-z]+", word) for word in words):
+        raise ValueError("metadata: words has an entry that is no word in lower-case letters")
+    if not isinstance(front, str) or not re.fullmatch(r"[a-z](,[a-z])*", front):
+        raise ValueError("metadata: front_letters is not a text of letters apart by commas")
+    if type(order) is not int or order not in (1, -1):
+        raise ValueError("metadata: order is neither 1 nor -1")
+    alphabet = "".join(dict.fromkeys(front.split(",") + list(string.ascii_lowercase)))
+    state = {"words": words, "alphabet": alphabet, "descending": order == -1}
+    return state, box(", ".join(_sorted(words, alphabet, order == -1)))
+
+
+def _draw_words(draw: random.Random, knobs: _Knobs) -> list[str]:
     """Distinct words, in groups of up to `_NEIGHBORS` that share their first letters."""
     words: list[str] = []
     while len(words) < knobs.words:
@@ -110,7 +142,7 @@ def _question(words: list[str], moved: list[str], descending: bool) -> str:
         f"Consider a new alphabet. Its letters have the same order as in the English alphabet, except that {first}. "
         f"Sort these words in {'descending' if descending else 'ascending'} order by the new alphabet, as in a "
         f"dictionary:\n\n{', '.join(words)}\n\n"
-        "The answer is the sorted words, separated by commas."
+        f"The answer is the sorted words, separated by commas, in \\boxed{{}}: {box('first, second, third')}."
     )
 
 
@@ -120,7 +152,8 @@ def _sorted(words: list[str], alphabet: str, descending: bool) -> list[str]:
 
 def _read_words(answer: str) -> list[str]:
     if not answer.startswith("["):
-        return re.split(r"\s*,\s*|\s+", answer)
+        # Published rows in Chinese are answered with fullwidth commas.
+        return re.split(r"\s*[,\uff0c]\s*|\s+", answer)
     value = parse_json(answer)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("the answer is not a list of words")
