@@ -8,6 +8,7 @@ from pear.tasks.maths.minerva import Minerva
 from pear.tasks.maths.olympiadbench import OlympiadBench
 from pear.tasks.maths.synthetic2 import Synthetic2
 from pear.tasks.protocol import FileTask, GeneratedTask, Problem, Task, Verdict
+from pear.tasks.synlogic.arc_agi import ArcAgi
 from pear.tasks.synlogic.boolean_expressions import BooleanExpressions
 from pear.tasks.synlogic.campsite import Campsite
 from pear.tasks.synlogic.cipher import Cipher
@@ -15,26 +16,32 @@ from pear.tasks.synlogic.cryptarithm import Cryptarithm
 from pear.tasks.synlogic.dyck_language import DyckLanguage
 from pear.tasks.synlogic.dyck_language_errors import DyckLanguageErrors
 from pear.tasks.synlogic.dyck_language_reasoning_errors import DyckLanguageReasoningErrors
+from pear.tasks.synlogic.futoshiki import Futoshiki
 from pear.tasks.synlogic.game_of_24 import GameOf24
 from pear.tasks.synlogic.math_path import MathPath
 from pear.tasks.synlogic.minesweeper import Minesweeper
 from pear.tasks.synlogic.norinori import Norinori
+from pear.tasks.synlogic.number_wall import NumberWall
 from pear.tasks.synlogic.numbrix import Numbrix
 from pear.tasks.synlogic.object_counting import ObjectCounting
 from pear.tasks.synlogic.object_properties import ObjectProperties
 from pear.tasks.synlogic.operation import Operation
 from pear.tasks.synlogic.published import PublishedRows
+from pear.tasks.synlogic.skyscraper_puzzle import SkyscraperPuzzle
 from pear.tasks.synlogic.space_reasoning_tree import SpaceReasoningTree
+from pear.tasks.synlogic.sudoku import Sudoku
 from pear.tasks.synlogic.survo import Survo
 from pear.tasks.synlogic.time_sequence import TimeSequence
 from pear.tasks.synlogic.word_sorting import WordSorting
 from pear.tasks.synlogic.word_sorting_mistake import WordSortingMistake
+from pear.tasks.synlogic.wordscapes import Wordscapes
 from pear.tasks.tiny.affine_chain import AffineChain
 from pear.tasks.tiny.permutation_chain import PermutationChain
 
 TASKS: dict[str, GeneratedTask | FileTask] = {
     "tiny/affine_chain": AffineChain(),
     "tiny/permutation_chain": PermutationChain(),
+    "synlogic/arc_agi": ArcAgi(),
     "synlogic/boolean_expressions": BooleanExpressions(),
     "synlogic/campsite": Campsite(),
     "synlogic/cipher": Cipher(),
@@ -42,20 +49,25 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/dyck_language": DyckLanguage(),
     "synlogic/dyck_language_errors": DyckLanguageErrors(),
     "synlogic/dyck_language_reasoning_errors": DyckLanguageReasoningErrors(),
+    "synlogic/futoshiki": Futoshiki(),
     "synlogic/game_of_24": GameOf24(),
     "synlogic/math_path": MathPath(),
     "synlogic/minesweeper": Minesweeper(),
     "synlogic/norinori": Norinori(),
+    "synlogic/number_wall": NumberWall(),
     "synlogic/numbrix": Numbrix(),
     "synlogic/object_counting": ObjectCounting(),
     "synlogic/object_properties": ObjectProperties(),
     "synlogic/operation": Operation(),
     "synlogic/rows": PublishedRows(),
+    "synlogic/skyscraper_puzzle": SkyscraperPuzzle(),
     "synlogic/space_reasoning_tree": SpaceReasoningTree(),
+    "synlogic/sudoku": Sudoku(),
     "synlogic/survo": Survo(),
     "synlogic/time_sequence": TimeSequence(),
     "synlogic/word_sorting": WordSorting(),
     "synlogic/word_sorting_mistake": WordSortingMistake(),
+    "synlogic/wordscapes": Wordscapes(),
     "maths/aime24": Aime24(),
     "maths/aime25": Aime25(),
     "maths/amc23": Amc23(),

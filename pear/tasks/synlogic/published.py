@@ -8,25 +8,31 @@ from typing import Any
 from pear.errors import UserError, unknown_name
 from pear.tasks.protocol import FileTask, Message, Problem, Verdict
 from pear.tasks.synlogic import (
+    arc_agi,
     boolean_expressions,
     campsite,
     cipher,
     cryptarithm,
     dyck_language,
     dyck_language_errors,
+    futoshiki,
     game_of_24,
     math_path,
     minesweeper,
     norinori,
+    number_wall,
     numbrix,
     object_counting,
     object_properties,
     operation,
+    skyscraper_puzzle,
     space_reasoning_tree,
+    sudoku,
     survo,
     time_sequence,
     word_sorting,
     word_sorting_mistake,
+    wordscapes,
 )
 from pear.tasks.synlogic import dyck_language_reasoning_errors as reasoning_errors
 
@@ -35,6 +41,7 @@ Reader = tuple[str, Callable[[Mapping[str, Any]], tuple[dict[str, Any], str]]]
 
 # By the name that `data_source` ends in.
 READERS: dict[str, Reader] = {
+    "arc_agi": ("synlogic/arc_agi", arc_agi.from_game),
     "boolean_expressions": ("synlogic/boolean_expressions", boolean_expressions.from_game),
     "campsite": ("synlogic/campsite", campsite.from_game),
     "cipher": ("synlogic/cipher", cipher.from_game),
@@ -42,20 +49,25 @@ READERS: dict[str, Reader] = {
     "dyck_language": ("synlogic/dyck_language", dyck_language.from_game),
     "dyck_language_errors": ("synlogic/dyck_language_errors", dyck_language_errors.from_game),
     "dyck_language_reasoning_errors": ("synlogic/dyck_language_reasoning_errors", reasoning_errors.from_game),
+    "futoshiki": ("synlogic/futoshiki", futoshiki.from_game),
     "game_of_24": ("synlogic/game_of_24", game_of_24.from_game),
     "math_path": ("synlogic/math_path", math_path.from_game),
     "mathador": ("synlogic/game_of_24", game_of_24.from_game),
     "minesweeper": ("synlogic/minesweeper", minesweeper.from_game),
     "norinori": ("synlogic/norinori", norinori.from_game),
+    "number_wall": ("synlogic/number_wall", number_wall.from_game),
     "numbrix": ("synlogic/numbrix", numbrix.from_game),
     "object_counting": ("synlogic/object_counting", object_counting.from_game),
     "object_properties": ("synlogic/object_properties", object_properties.from_game),
     "operation": ("synlogic/operation", operation.from_game),
+    "skyscraper_puzzle": ("synlogic/skyscraper_puzzle", skyscraper_puzzle.from_game),
     "space_reasoning_tree": ("synlogic/space_reasoning_tree", space_reasoning_tree.from_game),
+    "sudoku": ("synlogic/sudoku", sudoku.from_game),
     "survo": ("synlogic/survo", survo.from_game),
     "time_sequence": ("synlogic/time_sequence", time_sequence.from_game),
     "word_sorting": ("synlogic/word_sorting", word_sorting.from_game),
     "word_sorting_mistake": ("synlogic/word_sorting_mistake", word_sorting_mistake.from_game),
+    "wordscapes": ("synlogic/wordscapes", wordscapes.from_game),
 }
 _MESSAGE_KEYS = ("role", "content")
 
