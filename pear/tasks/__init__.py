@@ -32,9 +32,11 @@ from pear.tasks.synlogic.space_reasoning_tree import SpaceReasoningTree
 from pear.tasks.synlogic.sudoku import Sudoku
 from pear.tasks.synlogic.survo import Survo
 from pear.tasks.synlogic.time_sequence import TimeSequence
+from pear.tasks.synlogic.web_of_lies import WebOfLies
 from pear.tasks.synlogic.word_sorting import WordSorting
 from pear.tasks.synlogic.word_sorting_mistake import WordSortingMistake
 from pear.tasks.synlogic.wordscapes import Wordscapes
+from pear.tasks.synlogic.zebra_puzzle import ZebraPuzzle
 from pear.tasks.tiny.affine_chain import AffineChain
 from pear.tasks.tiny.permutation_chain import PermutationChain
 
@@ -65,9 +67,11 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/sudoku": Sudoku(),
     "synlogic/survo": Survo(),
     "synlogic/time_sequence": TimeSequence(),
+    "synlogic/web_of_lies": WebOfLies(),
     "synlogic/word_sorting": WordSorting(),
     "synlogic/word_sorting_mistake": WordSortingMistake(),
     "synlogic/wordscapes": Wordscapes(),
+    "synlogic/zebra_puzzle": ZebraPuzzle(),
     "maths/aime24": Aime24(),
     "maths/aime25": Aime25(),
     "maths/amc23": Amc23(),

@@ -30,9 +30,11 @@ from pear.tasks.synlogic import (
     sudoku,
     survo,
     time_sequence,
+    web_of_lies,
     word_sorting,
     word_sorting_mistake,
     wordscapes,
+    zebra_puzzle,
 )
 from pear.tasks.synlogic import dyck_language_reasoning_errors as reasoning_errors
 
@@ -65,9 +67,11 @@ READERS: dict[str, Reader] = {
     "sudoku": ("synlogic/sudoku", sudoku.from_game),
     "survo": ("synlogic/survo", survo.from_game),
     "time_sequence": ("synlogic/time_sequence", time_sequence.from_game),
+    "web_of_lies": ("synlogic/web_of_lies", web_of_lies.from_game),
     "word_sorting": ("synlogic/word_sorting", word_sorting.from_game),
     "word_sorting_mistake": ("synlogic/word_sorting_mistake", word_sorting_mistake.from_game),
     "wordscapes": ("synlogic/wordscapes", wordscapes.from_game),
+    "zebra_puzzle": ("synlogic/zebra_puzzle", zebra_puzzle.from_game),
 }
 _MESSAGE_KEYS = ("role", "content")
 
