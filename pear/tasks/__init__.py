@@ -18,6 +18,7 @@ from pear.tasks.synlogic.dyck_language_errors import DyckLanguageErrors
 from pear.tasks.synlogic.dyck_language_reasoning_errors import DyckLanguageReasoningErrors
 from pear.tasks.synlogic.futoshiki import Futoshiki
 from pear.tasks.synlogic.game_of_24 import GameOf24
+from pear.tasks.synlogic.goods_exchange import GoodsExchange
 from pear.tasks.synlogic.math_path import MathPath
 from pear.tasks.synlogic.minesweeper import Minesweeper
 from pear.tasks.synlogic.norinori import Norinori
@@ -28,6 +29,7 @@ from pear.tasks.synlogic.object_properties import ObjectProperties
 from pear.tasks.synlogic.operation import Operation
 from pear.tasks.synlogic.published import PublishedRows
 from pear.tasks.synlogic.skyscraper_puzzle import SkyscraperPuzzle
+from pear.tasks.synlogic.space_reasoning import SpaceReasoning
 from pear.tasks.synlogic.space_reasoning_tree import SpaceReasoningTree
 from pear.tasks.synlogic.sudoku import Sudoku
 from pear.tasks.synlogic.survo import Survo
@@ -53,6 +55,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/dyck_language_reasoning_errors": DyckLanguageReasoningErrors(),
     "synlogic/futoshiki": Futoshiki(),
     "synlogic/game_of_24": GameOf24(),
+    "synlogic/goods_exchange": GoodsExchange(),
     "synlogic/math_path": MathPath(),
     "synlogic/minesweeper": Minesweeper(),
     "synlogic/norinori": Norinori(),
@@ -63,6 +66,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/operation": Operation(),
     "synlogic/rows": PublishedRows(),
     "synlogic/skyscraper_puzzle": SkyscraperPuzzle(),
+    "synlogic/space_reasoning": SpaceReasoning(),
     "synlogic/space_reasoning_tree": SpaceReasoningTree(),
     "synlogic/sudoku": Sudoku(),
     "synlogic/survo": Survo(),
