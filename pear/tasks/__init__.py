@@ -31,6 +31,7 @@ from pear.tasks.synlogic.published import PublishedRows
 from pear.tasks.synlogic.skyscraper_puzzle import SkyscraperPuzzle
 from pear.tasks.synlogic.space_reasoning import SpaceReasoning
 from pear.tasks.synlogic.space_reasoning_tree import SpaceReasoningTree
+from pear.tasks.synlogic.star_placement_puzzle import StarPlacementPuzzle
 from pear.tasks.synlogic.sudoku import Sudoku
 from pear.tasks.synlogic.survo import Survo
 from pear.tasks.synlogic.time_sequence import TimeSequence
@@ -68,6 +69,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/skyscraper_puzzle": SkyscraperPuzzle(),
     "synlogic/space_reasoning": SpaceReasoning(),
     "synlogic/space_reasoning_tree": SpaceReasoningTree(),
+    "synlogic/star_placement_puzzle": StarPlacementPuzzle(),
     "synlogic/sudoku": Sudoku(),
     "synlogic/survo": Survo(),
     "synlogic/time_sequence": TimeSequence(),
