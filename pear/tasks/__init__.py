@@ -19,6 +19,7 @@ from pear.tasks.synlogic.dyck_language_reasoning_errors import DyckLanguageReaso
 from pear.tasks.synlogic.futoshiki import Futoshiki
 from pear.tasks.synlogic.game_of_24 import GameOf24
 from pear.tasks.synlogic.goods_exchange import GoodsExchange
+from pear.tasks.synlogic.kukurasu import Kukurasu
 from pear.tasks.synlogic.math_path import MathPath
 from pear.tasks.synlogic.minesweeper import Minesweeper
 from pear.tasks.synlogic.norinori import Norinori
@@ -57,6 +58,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/futoshiki": Futoshiki(),
     "synlogic/game_of_24": GameOf24(),
     "synlogic/goods_exchange": GoodsExchange(),
+    "synlogic/kukurasu": Kukurasu(),
     "synlogic/math_path": MathPath(),
     "synlogic/minesweeper": Minesweeper(),
     "synlogic/norinori": Norinori(),
