@@ -9,6 +9,7 @@ from pear.tasks.maths.olympiadbench import OlympiadBench
 from pear.tasks.maths.synthetic2 import Synthetic2
 from pear.tasks.protocol import FileTask, GeneratedTask, Problem, Task, Verdict
 from pear.tasks.synlogic.arc_agi import ArcAgi
+from pear.tasks.synlogic.arrow_maze import ArrowMaze
 from pear.tasks.synlogic.boolean_expressions import BooleanExpressions
 from pear.tasks.synlogic.campsite import Campsite
 from pear.tasks.synlogic.cipher import Cipher
@@ -48,6 +49,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "tiny/affine_chain": AffineChain(),
     "tiny/permutation_chain": PermutationChain(),
     "synlogic/arc_agi": ArcAgi(),
+    "synlogic/arrow_maze": ArrowMaze(),
     "synlogic/boolean_expressions": BooleanExpressions(),
     "synlogic/campsite": Campsite(),
     "synlogic/cipher": Cipher(),

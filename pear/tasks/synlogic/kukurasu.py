@@ -98,8 +98,8 @@ def _question(state: Mapping[str, Any]) -> str:
     return (
         f"{INSTRUCTION}\n\n"
         f"This is a Kukurasu puzzle on a grid of {len(rows)} rows and {len(columns)} columns. Fill some of its cells. "
-        "In its row, a filled cell counts as the number of its column (1 for the leftmost); in its column, it counts as "
-        "the number of its row (1 for the topmost). The filled cells of each row have to add up to the row's sum, and "
+        "In its row, a filled cell counts as the number of its column (1 for the leftmost); in its column, it counts "
+        "as the number of its row (1 for the topmost). The filled cells of each row add up to the row's sum, and "
         "those of each column to the column's sum. A row or column with the sum 0 has no filled cell.\n\n"
         f"Sums of the rows, from top to bottom: {', '.join(map(str, rows))}\n"
         f"Sums of the columns, from left to right: {', '.join(map(str, columns))}\n\n"

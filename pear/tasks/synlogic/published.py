@@ -9,6 +9,7 @@ from pear.errors import UserError, unknown_name
 from pear.tasks.protocol import FileTask, Message, Problem, Verdict
 from pear.tasks.synlogic import (
     arc_agi,
+    arrow_maze,
     boolean_expressions,
     campsite,
     cipher,
@@ -48,6 +49,7 @@ Reader = tuple[str, Callable[[Mapping[str, Any]], tuple[dict[str, Any], str]]]
 # By the name that `data_source` ends in.
 READERS: dict[str, Reader] = {
     "arc_agi": ("synlogic/arc_agi", arc_agi.from_game),
+    "arrow_maze": ("synlogic/arrow_maze", arrow_maze.from_game),
     "boolean_expressions": ("synlogic/boolean_expressions", boolean_expressions.from_game),
     "campsite": ("synlogic/campsite", campsite.from_game),
     "cipher": ("synlogic/cipher", cipher.from_game),
