@@ -12,6 +12,7 @@ from pear.tasks.synlogic.arc_agi import ArcAgi
 from pear.tasks.synlogic.arrow_maze import ArrowMaze
 from pear.tasks.synlogic.boolean_expressions import BooleanExpressions
 from pear.tasks.synlogic.buggy_tables import BuggyTables
+from pear.tasks.synlogic.calcudoko import Calcudoko
 from pear.tasks.synlogic.campsite import Campsite
 from pear.tasks.synlogic.cipher import Cipher
 from pear.tasks.synlogic.cryptarithm import Cryptarithm
@@ -53,6 +54,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "synlogic/arrow_maze": ArrowMaze(),
     "synlogic/boolean_expressions": BooleanExpressions(),
     "synlogic/buggy_tables": BuggyTables(),
+    "synlogic/calcudoko": Calcudoko(),
     "synlogic/campsite": Campsite(),
     "synlogic/cipher": Cipher(),
     "synlogic/cryptarithm": Cryptarithm(),

@@ -160,8 +160,8 @@ def _merge_rows(_draw: random.Random, table: Table, _rate: float) -> _Damage:
         merged,
         (
             "Every two rows that follow each other were merged into one; in each cell, the value of the first of the "
-            "two stands before the slash, and that of the second behind it. With an odd number of rows the last one was "
-            "left."
+            "two stands before the slash, and that of the second behind it. With an odd number of rows the last one "
+            "was left."
         ),
     )
 
@@ -173,7 +173,7 @@ def _rotate_columns(_draw: random.Random, table: Table, _rate: float) -> _Damage
         rotated,
         (
             "In every row the values were moved to the right, those that left the row coming in again at its left: by "
-            f"one place in the first row, by two in the second, and so on, row number n by n places (of {len(_COLUMNS)})."
+            f"one place in the first row, by two in the second, and so on, row number n by n of {len(_COLUMNS)} places."
         ),
     )
 
