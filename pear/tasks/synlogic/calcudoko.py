@@ -127,9 +127,9 @@ def _question(size: int, regions: Sequence[Region]) -> str:
         f"{INSTRUCTION}\n\n"
         f"Fill a square of {size} x {size} cells with the numbers from 1 to {size}, so that every row and every column "
         "has each number exactly once. The square is divided into regions. Each has a target and an operator: with + "
-        "the numbers of the region add up to the target, with * their product is the target; with - and ÷ a region has "
-        "two cells, and the greater number minus the smaller one, or divided by it, is the target. A region of one cell "
-        "has its number as target. No number is there twice in one region.\n\n"
+        "the numbers of the region add up to the target, with * their product is the target; with - and ÷ a region "
+        "has two cells, and the greater number minus the smaller one, or divided by it, is the target. A region of one "
+        "cell has its number as target. No number is there twice in one region.\n\n"
         f"The regions, with their cells (row,column) counted from 1 at the top left:\n{listed}\n\n"
         "The answer is the whole square, rows apart by commas and numbers by spaces, like [[1 2,2 1]]."
     )
