@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import check_model, resolve_model
 from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, partial_path, replacing
+from pear.stages.processes import (
+    PROCESS_FIELDS,
+    check_accelerate_config,
+    hashed_processes,
+    must_start,
+    run_on_processes,
+)
 from pear.stages.sft import update_norm
 from pear.tasks.problems import ProblemSet, load_problems, task_files, task_versions
 from pear.tasks.protocol import Problem, Tags
@@ -40,7 +47,8 @@ class GrpoConfig(StrictModel):
         max_completion_tokens: most tokens of a completion, EOS included.
         prompts_per_step: the paper's batch of 128, read as 128 prompts.
         group_size: completions per prompt.
-        micro_batch: completions in one forward pass; must divide prompts_per_step x group_size.
+        micro_batch: completions in one forward pass of a process; times `processes` it must divide prompts_per_step x
+            group_size.
         learning_rate: constant.
         beta: coefficient of the KL; 0 leaves it, and the model that it is taken to, out.
         temperature: of the sampling.
@@ -49,6 +57,9 @@ class GrpoConfig(StrictModel):
         save_every: how often a checkpoint to resume from is written; it changes no number.
         seed: decides the prompts' order and every draw.
         trainer: further fields of `trl.GRPOConfig`, such as max_grad_norm or use_vllm.
+        processes: how many train and sample side by side on this machine, one GPU each; a step has the same prompts.
+        accelerate_config: with several processes, how: a configuration that TRL ships (fsdp2, zero2, ...) or a file;
+            by default every process has the whole model (DDP).
         output_dir: where the model, its checkpoints and `metrics.jsonl` go.
     """
 
@@ -67,13 +78,20 @@ class GrpoConfig(StrictModel):
     save_every: Annotated[int, Field(gt=0), NotHashed()] = 50
     seed: int = 0
     trainer: dict[str, Any] = {}
+    processes: Annotated[int, Field(gt=0)] = 1
+    accelerate_config: str | None = None
     output_dir: Annotated[Path, NotHashed()]
+
+    _accelerate_config = field_validator("accelerate_config")(check_accelerate_config)
 
     def hashed(self) -> dict[str, Any]:
         """As every stage's, without those of the trainer's arguments that only change what is logged, and without
         `tags` where they are strict, as before there was a choice."""
         values = {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
-        return {name: value for name, value in values.items() if (name, value) != ("tags", "strict")}
+        found = {name: value for name, value in values.items() if name not in PROCESS_FIELDS}
+        if found["tags"] == "strict":
+            del found["tags"]
+        return {**found, **hashed_processes(self.processes, self.accelerate_config)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +116,9 @@ def run(config: GrpoConfig) -> Path:
     model = resolve_model(config.model)
     inputs: dict[str, str | Path] = {"model": model, **task_files(config.problems)}
     parts = task_versions(config.problems)
+    if not is_finished(config.output_dir) and must_start(config.processes):
+        run_on_processes(NAME, config, processes=config.processes, accelerate_config=config.accelerate_config)
+        return config.output_dir.absolute()
     # A complete run needs no checks, and answers at once.
     prepared = None if is_finished(config.output_dir) else prepare(config, model)
     if not is_main_process():
@@ -149,6 +170,7 @@ def training_arguments(config: GrpoConfig, output_dir: Path) -> "GRPOConfig":
         learning_rate=config.learning_rate,
         seed=config.seed,
         trainer=config.trainer,
+        processes=config.processes,
     )
 
 

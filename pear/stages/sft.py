@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import UserError
 from pear.models import check_model, resolve_model
 from pear.runs import SCRATCH, Run, is_finished, is_main_process, note, open_run, replacing
+from pear.stages.processes import (
+    PROCESS_FIELDS,
+    check_accelerate_config,
+    hashed_processes,
+    must_start,
+    run_on_processes,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,6 +87,10 @@ class SftConfig(StrictModel):
         seed: decides the order of the data and which failures are left out, the same for every objective, and dropout.
         trainer: fields of `PearConfig`. By default 1 epoch and learning rate 3e-5 (Section 4.2, games; 1e-5 on maths).
         lora: fields of `peft.LoraConfig`: an adapter is trained and merged at the end; `{}` has peft's defaults.
+        processes: how many train side by side on this machine, one GPU each; each takes `per_device_train_batch_size`
+            trajectories at once.
+        accelerate_config: with several processes, how: a configuration that TRL ships (fsdp2, zero2, ...) or a file;
+            by default every process has the whole model (DDP).
         output_dir: where the model goes, and under `adapter/` the adapter.
     """
 
@@ -95,7 +106,11 @@ class SftConfig(StrictModel):
     seed: int = 0
     trainer: dict[str, Any] = {}
     lora: dict[str, Any] | None = None
+    processes: Annotated[int, Field(gt=0)] = 1
+    accelerate_config: str | None = None
     output_dir: Annotated[Path, NotHashed()]
+
+    _accelerate_config = field_validator("accelerate_config")(check_accelerate_config)
 
     def hashed(self) -> dict[str, Any]:
         """Without what only changes how often the trainer logs and saves; later fields where they are used."""
@@ -103,7 +118,8 @@ class SftConfig(StrictModel):
 
         values = {**super().hashed(), "trainer": hashed_trainer_values(self.trainer)}
         unused = {name for name in _HASHED_WHERE_USED if values[name] == type(self).model_fields[name].default}
-        return {name: value for name, value in values.items() if name not in unused}
+        found = {name: value for name, value in values.items() if name not in {*unused, *PROCESS_FIELDS}}
+        return {**found, **hashed_processes(self.processes, self.accelerate_config)}
 
     def own_values(self) -> dict[str, Any]:
         """The fields of `PearConfig` that only this stage has, for `training_arguments`."""
@@ -137,6 +153,9 @@ def run(config: SftConfig) -> Path:
                 note(f"{config.output_dir}: complete, nothing to do.")
                 return run_dir.output_dir
         return config.output_dir
+    if must_start(config.processes):
+        run_on_processes(NAME, config, processes=config.processes, accelerate_config=config.accelerate_config)
+        return config.output_dir.absolute()
 
     tokenizer, dataset = checked_inputs(config, model, objective)
     if not is_main_process():

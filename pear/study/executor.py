@@ -44,7 +44,7 @@ class Outcome:
 @dataclass(kw_only=True)
 class _Child:
     node: Node
-    slot: Slot
+    slots: list[Slot]
     process: ForkServerProcess
     outcome: connection.Connection
     started: float
@@ -116,8 +116,11 @@ class Executor:
         with self.display:
             try:
                 while True:
-                    for node in self._ready()[: len(free)]:
-                        self._start(context, node, free.pop(0))
+                    for node in self._ready():
+                        needed = slots_of(node, slot_count)
+                        if needed > len(free):
+                            break  # the slots that come free are kept for it
+                        self._start(context, node, [free.pop(0) for _ in range(needed)])
                     self.display.update(self._snapshot(slot_count))
                     if not self._running:
                         break
@@ -125,7 +128,7 @@ class Executor:
                     connection.wait(sentinels, timeout=_POLL_SECONDS)
                     for child in [child for child in self._running.values() if not child.process.is_alive()]:
                         self._collect(child)
-                        free.append(child.slot)
+                        free += child.slots
                     free.sort(key=lambda slot: slot.number)
             finally:
                 stop([child.process for child in self._running.values()])
@@ -136,20 +139,22 @@ class Executor:
         order = start_order(self.nodes, typical_durations(self._finished))
         return sorted(ready, key=lambda node: order[node.id])
 
-    def _start(self, context: ForkServerContext, node: Node, slot: Slot) -> None:
+    def _start(self, context: ForkServerContext, node: Node, taken: list[Slot]) -> None:
         reader, writer = context.Pipe(duplex=False)
         job = Job(
             module=self.stages[node.stage][0],
             config=node.config,
             directory=node.directory,
             log=self._log(node),
-            environment=stage_environment(self.machine, slot),
+            environment=stage_environment(self.machine, taken),
             threads=self.machine.threads,
         )
         process = start_process(context, work, (job, writer))
         writer.close()
         self._waiting.remove(node)
-        self._running[node.id] = _Child(node=node, slot=slot, process=process, outcome=reader, started=time.monotonic())
+        self._running[node.id] = _Child(
+            node=node, slots=taken, process=process, outcome=reader, started=time.monotonic()
+        )
         self.display.started(node)
 
     def _collect(self, child: _Child) -> None:
@@ -228,6 +233,11 @@ class Executor:
             before = len(blocked)
             blocked.update(node.id for node in self._waiting if blocked.intersection(node.depends))
         return blocked.difference(self._failures)
+
+
+def slots_of(node: Node, slot_count: int) -> int:
+    """How many slots a node takes: one for each process that it trains on, as far as there are so many."""
+    return min(int(getattr(node.config, "processes", 1)), slot_count)
 
 
 def _error(child: _Child) -> str | None:

@@ -1,7 +1,7 @@
 """What the machine offers: slots, each with its threads and, where there are GPUs, one of them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -40,8 +40,8 @@ def slots(machine: Machine) -> list[Slot]:
     return [Slot(number=number, gpu=gpus[number % len(gpus)] if gpus else None) for number in range(count)]
 
 
-def stage_environment(machine: Machine, slot: Slot | None) -> dict[str, str]:
-    """The environment of a stage's process; with no slot, that of the forkserver."""
+def stage_environment(machine: Machine, taken: Sequence[Slot]) -> dict[str, str]:
+    """The environment of a stage's process, which sees the GPUs of its slots; with no slot, that of the forkserver."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(machine.threads),
@@ -50,8 +50,9 @@ def stage_environment(machine: Machine, slot: Slot | None) -> dict[str, str]:
         # Asking whether there is a GPU must not initialize CUDA in the forkserver: no child could use it then.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    if slot is not None and slot.gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    gpus = list(dict.fromkeys(slot.gpu for slot in taken if slot.gpu is not None))
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return environment
 
 

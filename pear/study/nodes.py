@@ -79,10 +79,16 @@ NO_PROBLEMS = Problems(digest="", ids={})
 
 
 class Nodes:
-    """Collects nodes; equal ones are merged. They are in order, since inputs are added before what reads them."""
+    """Collects nodes; equal ones are merged. They are in order, since inputs are added before what reads them.
 
-    def __init__(self, study_dir: Path) -> None:
+    Args:
+        study_dir: where the study lies.
+        load: whether problems are made and read, to be checked. Without that, their number is taken from `size`.
+    """
+
+    def __init__(self, study_dir: Path, *, load: bool = True) -> None:
         self._study_dir = study_dir
+        self._load = load
         self._nodes: dict[str, Node] = {}
         self._problems: dict[str, Problems] = {}
 
@@ -140,12 +146,16 @@ class Nodes:
         if not sets:
             return NO_PROBLEMS
         name = canonical_json([item.model_dump(mode="json") for item in sets])
+        if not self._load:
+            return _unread(name, sum(item.size or 0 for item in sets))
         return self._loaded(block, name, lambda: load_problems(sets))
 
     def collected(self, block: str, config: CollectConfig) -> Problems:
         """Likewise, the problems that a buffer is collected on: without duplicates and leaks."""
         fields = ("problems", "size", "evaluation", "leak_words", "near_duplicates")
         name = canonical_json({"collect": config.model_dump(mode="json", include=set(fields))})
+        if not self._load:
+            return _unread(name, config.size or sum(item.size or 0 for item in config.problems))
         return self._loaded(block, name, lambda: config.select().problems)
 
     def _loaded(self, block: str, name: str, load: Callable[[], Sequence[Problem]]) -> Problems:
@@ -168,6 +178,11 @@ class Nodes:
             if any(use.role == role and arm in (None, use.arm) for use in node.uses)
         ]
         return canonical_json(list(dict.fromkeys(texts)))
+
+
+def _unread(name: str, count: int) -> Problems:
+    """Problems that were not read, under ids that no others have."""
+    return Problems(digest=sha256(name), ids={f"{name}/{index}": str(index) for index in range(count)})
 
 
 def derived_seed(seed: int, stage: str) -> int:

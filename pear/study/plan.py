@@ -49,7 +49,9 @@ class Plan:
         }
 
 
-def make_plan(config: StudyConfig, study_dir: Path, *, probe: bool = False, dropped: Collection[str] = ()) -> Plan:
+def make_plan(
+    config: StudyConfig, study_dir: Path, *, probe: bool = False, dropped: Collection[str] = (), load: bool = True
+) -> Plan:
     """Plans every stage of a study.
 
     Args:
@@ -57,18 +59,19 @@ def make_plan(config: StudyConfig, study_dir: Path, *, probe: bool = False, drop
         study_dir: where it will lie.
         probe: whether every arm goes through a probe, RL up to an early step, beside all of RL.
         dropped: the arms that stop after the probe.
+        load: whether the problems are made and read; without that, nothing of them is checked, and no file is needed.
 
     Raises:
         UserError: an unknown key, task, objective, model, arm or path, or blocks that do not fit together.
     """
-    return _Planner(config, study_dir.absolute(), probe, frozenset(dropped)).plan()
+    return _Planner(config, study_dir.absolute(), probe, frozenset(dropped), load).plan()
 
 
 class _Planner:
-    def __init__(self, config: StudyConfig, study_dir: Path, probe: bool, dropped: frozenset[str]) -> None:
+    def __init__(self, config: StudyConfig, study_dir: Path, probe: bool, dropped: frozenset[str], load: bool) -> None:
         _check_keys(config)
         self.config = config
-        self.nodes = Nodes(study_dir)
+        self.nodes = Nodes(study_dir, load=load)
         self.arms = config.expanded_arms()
         self.evaluate_settings, self.rl_steps = _rl_steps(config)
         self.probe_steps = probe_steps(config, self.arms) if probe else None

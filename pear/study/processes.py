@@ -31,7 +31,7 @@ def start_forkserver(machine: Machine, preload: Sequence[str]) -> ForkServerCont
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with _environment(stage_environment(machine, None)):
+    with _environment(stage_environment(machine, [])):
         forkserver.ensure_running()
     return context
 

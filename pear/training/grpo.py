@@ -86,6 +86,7 @@ def grpo_arguments(
     learning_rate: float,
     seed: int,
     trainer: Mapping[str, Any],
+    processes: int = 1,
 ) -> GRPOConfig:
     """TRL's arguments for steps of `prompts_per_step` prompts with `group_size` completions each.
 
@@ -95,6 +96,7 @@ def grpo_arguments(
     Args:
         output_dir: where TRL puts its checkpoints.
         trainer: further fields of `trl.GRPOConfig`, over `GRPO_DEFAULTS`.
+        processes: how many train side by side, where no launcher has started them yet.
 
     Raises:
         UserError: an argument that is unknown, set by the stage, or refused by TRL; a batch that does not divide.
@@ -109,7 +111,8 @@ def grpo_arguments(
         raise missing_extra("vLLM (`trainer.use_vllm`)", "vllm")
     if chosen.get("push_to_hub") and not chosen.get("hub_model_id"):
         raise UserError("trainer.push_to_hub: needs trainer.hub_model_id, the repository to push to.")
-    completions, processes = prompts_per_step * group_size, int(os.environ.get("WORLD_SIZE", "1"))
+    completions = prompts_per_step * group_size
+    processes = int(os.environ.get("WORLD_SIZE", processes))
     if completions % (micro_batch * processes):
         raise UserError(
             f"micro_batch: a step has {prompts_per_step} prompts x {group_size} = {completions} completions, which "

@@ -29,6 +29,7 @@ class ScriptedConfig(StrictModel):
         seconds: how long `write` takes.
         steps: how far `count` counts.
         inputs: directories that must be there.
+        processes: how many slots it takes.
     """
 
     output_dir: Annotated[Path, NotHashed()]
@@ -37,6 +38,7 @@ class ScriptedConfig(StrictModel):
     seconds: float = 0.0
     steps: int = 0
     inputs: Annotated[tuple[Path, ...], NotHashed()] = ()
+    processes: int = 1
 
 
 def run(config: ScriptedConfig) -> Path:

@@ -76,6 +76,13 @@ def test_a_slot_is_never_used_twice_at_once(scripted: Scripted, tmp_path: Path) 
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
+def test_a_stage_takes_a_slot_for_each_of_its_processes(scripted: Scripted, tmp_path: Path) -> None:
+    nodes = [scripted(name, seconds=0.3, processes=processes) for name, processes in (("a", 1), ("b", 2), ("c", 9))]
+    execute(nodes, tmp_path, slots=2)
+    spans = sorted((facts(node)["began"], facts(node)["ended"]) for node in nodes)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+
+
 def test_the_longest_chain_starts_first(scripted: Scripted, tmp_path: Path) -> None:
     single = scripted("single")
     first = scripted("first")

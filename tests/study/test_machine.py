@@ -38,10 +38,12 @@ def test_the_environment_of_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("KEPT", "yes")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    environment = stage_environment(Machine(threads=4), Slot(number=1, gpu="1"))
+    environment = stage_environment(Machine(threads=4), [Slot(number=1, gpu="1")])
     assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+    both = [Slot(number=number, gpu=str(number)) for number in (0, 1)]
+    assert stage_environment(Machine(), both)["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert environment["OMP_NUM_THREADS"] == "4"
     assert environment["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert environment["KEPT"] == "yes"
     assert "HF_HUB_OFFLINE" not in environment
-    assert stage_environment(Machine(), None)["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert stage_environment(Machine(), [])["CUDA_VISIBLE_DEVICES"] == "0,1"
