@@ -6,19 +6,29 @@ STUDY ?= studies/demo
 # A real language model for the slow tests; another directory with it may be named.
 SMOLLM2 ?= $(VENV)/smollm2-135m
 PYTEST := $(BIN)/python -m pytest
+# vLLM wants other versions than ours, so it has an environment of its own (3.5 GB).
+VLLM := .venv-vllm
+VLLM_KIB := 6291456
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-all check mutants gpu tiny-models clean
+.PHONY: demo test test-all test-vllm check mutants gpu tiny-models clean
 
 demo: $(VENV)/.installed  ## the main job: which SFT objective gives the better model after RL
 	$(BIN)/pear study recipes/demo.yaml --output-dir $(STUDY)
 
 test: $(VENV)/.installed  ## the default suite
-	$(PYTEST) -m "not slow and not gpu" -n 2 --dist loadfile
+	$(PYTEST) -m "not slow and not gpu and not vllm" -n 2 --dist loadfile
 
 test-all: test $(SMOLLM2)  ## the default suite and the slow tests
-	PEAR_SMOLLM2_DIR="$(SMOLLM2)" $(PYTEST) -m "slow and not gpu"
+	PEAR_SMOLLM2_DIR="$(SMOLLM2)" $(PYTEST) -m "slow and not gpu and not vllm"
+
+test-vllm: $(SMOLLM2)  ## the engines `vllm` and `server` against vLLM on the CPU; skipped where the disk is too full
+	@if [ -f $(VLLM)/.installed ] || [ $$(df -Pk . | awk 'END {print $$4}') -ge $(VLLM_KIB) ]; then \
+	  $(MAKE) $(VLLM)/.installed && PEAR_SMOLLM2_DIR="$(SMOLLM2)" $(VLLM)/bin/python -m pytest -m vllm tests/vllm; \
+	else \
+	  $(PYTEST) -m vllm tests/vllm; \
+	fi
 
 check: $(VENV)/.installed  ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -45,8 +55,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# constraints-vllm.txt is the whole list, so that pip adds nothing: torchvision, torchaudio and torchcodec, which the
+# package names and text models do not need, stay out.
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 $(SMOLLM2): | $(VENV)/.installed
 	$(BIN)/python recipes/smollm2.py "$@"
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -39,6 +39,7 @@ def study(
     variant: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     probe: tyro.conf.FlagCreatePairsOff[bool] = False,
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Run a study: base models x arms x seeds, one RL budget, and a report.
 
@@ -48,8 +49,9 @@ def study(
         variant: of the file's `variants`, run only this one; repeatable.
         set: override one key, such as `--set rl.steps=10`; repeatable.
         probe: give every arm a tenth of RL first and the better half all of it; the block `probe` changes both shares.
+        dry_run: run nothing; print the stages, their commands, tokens at most and memory. Needs no model and no file.
     """
-    from pear.study import parse_studies, run_studies
+    from pear.study import dry_run_text, parse_studies, run_studies
 
     path = resolve_recipe(recipe)
     values = read_yaml(path)
@@ -62,7 +64,11 @@ def study(
         if name not in studies:
             raise UserError(f"--variant: {unknown_name('variant', name, [known for known in studies if known])}")
     chosen = {name: config for name, config in studies.items() if not variant or name in variant}
-    results = run_studies(chosen, output_dir or Path("studies") / str(values.get("name", path.stem)), probe=probe)
+    directory = output_dir or Path("studies") / str(values.get("name", path.stem))
+    if dry_run:
+        print(dry_run_text(chosen, directory, probe=probe))
+        return 0
+    results = run_studies(chosen, directory, probe=probe)
     return max(result.exit_code for result in results.values())
 
 
@@ -310,6 +316,9 @@ def main() -> None:
     except UserError as error:
         note(f"pear: {error}")
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has left, such as `head`; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         note("pear: interrupted. The same command goes on from here.")
         sys.exit(_INTERRUPTED)

@@ -11,9 +11,13 @@ from pear.models import shipped_models
 _REQUIRED = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "math-verify")
 _EXTRAS = {
     "peft": "LoRA in `pear sft`",
-    "vllm": "`use_vllm: true` in the trainer block of `pear grpo`",
+    "ray": "`engine: ray`",
+    "openai": "`engine: server`",
+    "vllm": "`engine: vllm`, and `use_vllm: true` in the trainer block of `pear grpo`",
     **{name: f"`report_to: {name}` in a trainer block" for name in ("tensorboard", "trackio", "wandb")},
 }
+# Extras are called like the package that they add, but for this one.
+_EXTRA_OF = {"openai": "server"}
 
 
 def doctor() -> int:
@@ -37,7 +41,8 @@ def doctor() -> int:
 def _extra(name: str, purpose: str) -> str:
     if importlib.util.find_spec(name) is not None:
         return _version(name)
-    return f"not installed; for {purpose}: pip install 'pear-sft[{name}]'"
+    extra = _EXTRA_OF.get(name, name)
+    return f"not installed; for {purpose}: pip install 'pear-sft[{extra}]'"
 
 
 def _version(name: str) -> str:

@@ -3,11 +3,18 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import Field
 
 from pear.configuration import StrictModel
+from pear.models import Dtype
+
+if TYPE_CHECKING:
+    from pear.data.teacher_top import TopTokens
+
+BATCH_TOKENS = 1 << 15
+MEMORY_GIB = 1.0
 
 
 class Sampling(StrictModel):
@@ -57,10 +64,37 @@ class Completion:
             assert len(values) in (0, len(self.token_ids)), "one log-prob per token id, or none at all"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What an engine that runs a model on this machine may use; a server has its own.
+
+    Args:
+        device: auto (the first CUDA device, or the CPU), cpu, cuda or cuda:N.
+        dtype: auto is float32 on a CPU and bfloat16 elsewhere.
+        batch_tokens: most tokens, prompts and `max_tokens` together, that are sampled at once.
+        memory_gib: what scoring may take beside the model's weights, about.
+    """
+
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    batch_tokens: int = BATCH_TOKENS
+    memory_gib: float = MEMORY_GIB
+
+
 class Engine(Protocol):
-    """A model that can sample and score. Prompts and completions are token ids; text never crosses this line."""
+    """A model that can sample and score. Prompts and completions are token ids; text never crosses this line.
+
+    Args:
+        name: as in `ENGINES`, and in what is written.
+        vocabulary: how many token ids the model has.
+    """
 
     name: str
+    vocabulary: int
+
+    def check_lengths(self, longest: int, *, what: str) -> None:
+        """Raises `UserError` where `longest` tokens do not fit into the model's context. `what` names them."""
+        ...
 
     def generate(
         self,
@@ -75,6 +109,16 @@ class Engine(Protocol):
 
     def score(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[list[float]]:
         """Raw log-probs of each completion's tokens given its prompt, teacher-forced, in order."""
+        ...
+
+    def score_top(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], k: int
+    ) -> "tuple[list[list[float]], list[TopTokens]]":
+        """`score`, and the k likeliest tokens at each position of each completion."""
+        ...
+
+    def close(self) -> None:
+        """Ends what the engine has started: processes, connections, a cluster. It cannot be used afterwards."""
         ...
 
 

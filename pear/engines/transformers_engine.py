@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from pear.data.teacher_top import TopTokens
-from pear.engines.protocol import Completion, Sampling, derive_seed
+from pear.engines.protocol import BATCH_TOKENS, MEMORY_GIB, Completion, Resources, Sampling, derive_seed
 from pear.engines.scoring import TokenScorer, check_causal
+from pear.engines.settings import TransformersSettings
 from pear.errors import UserError
 from pear.models import Dtype, load_causal_model
 
-BATCH_TOKENS = 1 << 15
-MEMORY_GIB = 1.0
 # Tokens between two looks at which rows have ended.
 _SEGMENT = 16
 
@@ -137,6 +136,9 @@ class TransformersEngine:
         assert scores.top is not None
         return scores.raw, scores.top
 
+    def close(self) -> None:
+        """Nothing to end: the model is freed with the engine."""
+
     def _score_sampled(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], sampling: Sampling
     ) -> tuple[list[list[float]], list[list[float]]]:
@@ -203,6 +205,18 @@ class TransformersEngine:
         finally:
             self.model.generation_config = defaults
             self.model.train(training)
+
+
+def open_engine(model: str, tokenizer: Any, resources: Resources, settings: TransformersSettings) -> TransformersEngine:
+    """The engine of a configuration, its model loaded. Raises `UserError` where that cannot be."""
+    return TransformersEngine(
+        model,
+        tokenizer,
+        resources.device,
+        dtype=resources.dtype,
+        batch_tokens=resources.batch_tokens,
+        memory_gib=resources.memory_gib,
+    )
 
 
 def _settings(sampling: Sampling, stops: list[int], new_tokens: int) -> Any:

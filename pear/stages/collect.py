@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pear.configuration import NotHashed, StrictModel
 from pear.data.decontamination import LeakWords
 from pear.engines.protocol import Completion, Sampling, derive_seed
+from pear.engines.settings import EngineName, checked_engine_kwargs, hashed_engine
 from pear.models import resolve_model
 from pear.runs import canonical_json, input_fingerprint, is_finished, note, open_run, write_json
 from pear.stages.selection import REMOVED, Selection, select_problems, selection_versions
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pear.data.buffer import BufferManifest
-    from pear.engines.transformers_engine import TransformersEngine
+    from pear.engines import Engine
 
 NAME = "collect"
 VERSION = 1
@@ -48,6 +50,8 @@ class CollectConfig(StrictModel):
         max_wrong_per_problem: the same for wrong ones.
         batch_tokens: most tokens, prompts and `max_tokens` together, that are sampled at once.
         memory_gib: what scoring may take beside the model's weights, about.
+        engine: what samples and scores: transformers, vllm, server or ray; and `engine_kwargs`, its settings.
+        engine_kwargs: settings of the engine, such as {endpoints: [...]} of a server.
         device: auto (the first CUDA device, or the CPU), cpu, cuda or cuda:N.
         dtype: auto is float32 on a CPU and bfloat16 elsewhere.
         output_dir: where the buffer goes.
@@ -66,9 +70,13 @@ class CollectConfig(StrictModel):
     max_wrong_per_problem: Annotated[int | None, Field(ge=0)] = None
     batch_tokens: Annotated[int, Field(gt=0)] = 32_768
     memory_gib: Annotated[float, Field(gt=0)] = 1.0
+    engine: EngineName = "transformers"
+    engine_kwargs: dict[str, Any] = {}
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     output_dir: Annotated[Path, NotHashed()]
+
+    _engine_kwargs = field_validator("engine_kwargs")(checked_engine_kwargs)
 
     @field_validator("size")
     @classmethod
@@ -89,7 +97,7 @@ class CollectConfig(StrictModel):
         """As every stage's; what was added later where it is not the default."""
         later = ("size", "evaluation", "leak_words", "near_duplicates", "tags")
         defaults = {name: type(self).model_fields[name].default for name in later}
-        found = super().hashed()
+        found = hashed_engine(super().hashed())
         return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
 
     def inputs(self) -> dict[str, Path]:
@@ -115,7 +123,7 @@ class CollectConfig(StrictModel):
 class _Prepared:
     """What a run needs, checked."""
 
-    engine: "TransformersEngine"
+    engine: "Engine"
     tokenizer: "PreTrainedTokenizerBase"
     selection: Selection
     prompts: list["numpy.ndarray[Any, Any]"]
@@ -135,7 +143,8 @@ def run(config: CollectConfig) -> Path:
     inputs: dict[str, str | Path] = {"model": model, **config.inputs()}
     parts = config.versions()
     prepared = None if is_finished(config.output_dir) else _prepare(config, model)
-    with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
+    engine = closing(prepared.engine) if prepared is not None else nullcontext()
+    with engine, open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, nothing to do.")
             return run_dir.output_dir
@@ -163,7 +172,7 @@ def _prepare(config: CollectConfig, model: str) -> _Prepared:
 
     from pear.data.buffer import new_manifest
     from pear.data.rendering import load_tokenizer, render_prompt, stop_token_ids
-    from pear.engines.transformers_engine import TransformersEngine
+    from pear.engines import open_engine
 
     selection = config.select()
     tokenizer = load_tokenizer(model)
@@ -172,14 +181,7 @@ def _prepare(config: CollectConfig, model: str) -> _Prepared:
         numpy.array(render_prompt(tokenizer, problem.prompt), dtype=numpy.int32) for problem in selection.problems
     ]
     stops = stop_token_ids(tokenizer, model)
-    engine = TransformersEngine(
-        model,
-        tokenizer,
-        config.device,
-        dtype=config.dtype,
-        batch_tokens=config.batch_tokens,
-        memory_gib=config.memory_gib,
-    )
+    engine = open_engine(config, model, tokenizer)
     longest = max(len(prompt) for prompt in prompts)
     engine.check_lengths(longest + config.sampling.max_tokens, what="the longest prompt + sampling.max_tokens")
     manifest = new_manifest(

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pear.configuration import NotHashed, StrictModel
 from pear.engines.protocol import Sampling, derive_seed
+from pear.engines.settings import EngineName, checked_engine_kwargs, hashed_engine
 from pear.models import resolve_model
 from pear.runs import Files, Run, file_digest, is_finished, note, open_run, replacing, write_json
 from pear.stages.outcomes import outcome_metrics, outcome_row, outcome_schema
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow
     from transformers import PreTrainedTokenizerBase
 
-    from pear.engines.transformers_engine import TransformersEngine
+    from pear.engines import Engine
 
 NAME = "evaluate"
 VERSION = 2
@@ -52,6 +54,8 @@ class EvaluateConfig(StrictModel):
         seed: decides every draw, and the resamples of the intervals.
         shard_problems: problems per file on the way, which is what a kill can cost.
         batch_tokens: most tokens, prompts and `max_tokens` together, that are sampled at once.
+        engine: what samples and scores: transformers, vllm, server or ray; and `engine_kwargs`, its settings.
+        engine_kwargs: settings of the engine, such as {endpoints: [...]} of a server.
         device: auto (the first CUDA device, or the CPU), cpu, cuda or cuda:N.
         dtype: auto is float32 on a CPU and bfloat16 elsewhere.
         output_dir: where the outcomes and metrics go.
@@ -69,9 +73,13 @@ class EvaluateConfig(StrictModel):
     seed: Annotated[int, Field(ge=0)] = 0
     shard_problems: Annotated[int, Field(gt=0)] = 512
     batch_tokens: Annotated[int, Field(gt=0)] = 32_768
+    engine: EngineName = "transformers"
+    engine_kwargs: dict[str, Any] = {}
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     output_dir: Annotated[Path, NotHashed()]
+
+    _engine_kwargs = field_validator("engine_kwargs")(checked_engine_kwargs)
 
     @field_validator("k")
     @classmethod
@@ -98,7 +106,8 @@ class EvaluateConfig(StrictModel):
 
     def hashed(self) -> dict[str, Any]:
         """Without `tags` where they are strict, as before there was a choice."""
-        return {name: value for name, value in super().hashed().items() if (name, value) != ("tags", "strict")}
+        found = hashed_engine(super().hashed())
+        return {name: value for name, value in found.items() if (name, value) != ("tags", "strict")}
 
     @property
     def samplings(self) -> list[Sampling]:
@@ -113,7 +122,7 @@ class EvaluateConfig(StrictModel):
 class _Prepared:
     """What a run needs, checked."""
 
-    engine: "TransformersEngine"
+    engine: "Engine"
     tokenizer: "PreTrainedTokenizerBase"
     problems: list[Problem]
     prompts: list[list[int]]
@@ -133,7 +142,8 @@ def run(config: EvaluateConfig) -> Path:
     inputs: dict[str, str | Path] = {"model": model, **task_files(config.problems)}
     parts = task_versions(config.problems)
     prepared = None if is_finished(config.output_dir) else _prepare(config, model)
-    with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
+    engine = closing(prepared.engine) if prepared is not None else nullcontext()
+    with engine, open_run(NAME, VERSION, config, config.output_dir, inputs=inputs, parts=parts) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, nothing to do.")
             return run_dir.output_dir
@@ -148,13 +158,13 @@ def run(config: EvaluateConfig) -> Path:
 def _prepare(config: EvaluateConfig, model: str) -> _Prepared:
     """Everything that can be wrong with what the user gave, before anything is written."""
     from pear.data.rendering import load_tokenizer, render_prompt, stop_token_ids
-    from pear.engines.transformers_engine import TransformersEngine
+    from pear.engines import open_engine
 
     problems = load_problems(config.problems)
     tokenizer = load_tokenizer(model)
     prompts = [render_prompt(tokenizer, problem.prompt) for problem in problems]
     stop_ids = stop_token_ids(tokenizer, model)
-    engine = TransformersEngine(model, tokenizer, config.device, dtype=config.dtype, batch_tokens=config.batch_tokens)
+    engine = open_engine(config, model, tokenizer)
     engine.check_lengths(max(map(len, prompts)) + config.max_tokens, what="the longest prompt + max_tokens")
     return _Prepared(engine=engine, tokenizer=tokenizer, problems=problems, prompts=prompts, stop_ids=stop_ids)
 

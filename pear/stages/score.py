@@ -1,13 +1,15 @@
 """`pear score`: adds a model's log-probs to trajectories from elsewhere, or scores a buffer again."""
 
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pear.configuration import NotHashed, StrictModel
+from pear.engines.settings import EngineName, checked_engine_kwargs, hashed_engine
 from pear.errors import UserError
 from pear.models import resolve_model
 from pear.runs import input_fingerprint, is_finished, note, open_run
@@ -16,7 +18,7 @@ from pear.tasks.problems import read_rows
 
 if TYPE_CHECKING:
     from pear.data.buffer import BufferManifest
-    from pear.engines.transformers_engine import TransformersEngine
+    from pear.engines import Engine
 
 NAME = "score"
 VERSION = 1
@@ -37,6 +39,8 @@ class ScoreConfig(StrictModel):
         teacher_top_k: also write this many of the model's likeliest tokens at each position, with their log-probs: what
             distillation without a live teacher learns from. 0 writes none; 8 bytes each for a token.
         memory_gib: what scoring may take beside the model's weights, about.
+        engine: what samples and scores: transformers, vllm, server or ray; and `engine_kwargs`, its settings.
+        engine_kwargs: settings of the engine, such as {endpoints: [...]} of a server.
         device: auto (the first CUDA device, or the CPU), cpu, cuda or cuda:N.
         dtype: auto is float32 on a CPU and bfloat16 elsewhere.
         output_dir: where the buffer goes.
@@ -47,20 +51,25 @@ class ScoreConfig(StrictModel):
     shard_rows: Annotated[int, Field(gt=0)] = 4096
     teacher_top_k: Annotated[int, Field(ge=0)] = 0
     memory_gib: Annotated[float, Field(gt=0)] = 1.0
+    engine: EngineName = "transformers"
+    engine_kwargs: dict[str, Any] = {}
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     output_dir: Annotated[Path, NotHashed()]
 
+    _engine_kwargs = field_validator("engine_kwargs")(checked_engine_kwargs)
+
     def hashed(self) -> dict[str, Any]:
         """As every stage's; `teacher_top_k` where it is used."""
-        return {name: value for name, value in super().hashed().items() if name != "teacher_top_k" or value}
+        found = hashed_engine(super().hashed())
+        return {name: value for name, value in found.items() if name != "teacher_top_k" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     """What a run needs, checked."""
 
-    engine: "TransformersEngine"
+    engine: "Engine"
     rows: list[dict[str, Any]]
     manifest: "BufferManifest"
 
@@ -87,7 +96,8 @@ def run(config: ScoreConfig) -> Path:
     _check_inputs(config.inputs)
     inputs = {"model": model, **{f"input_{index}": path for index, path in enumerate(config.inputs)}}
     prepared = None if is_finished(config.output_dir) else _prepare(config, model)
-    with open_run(NAME, VERSION, config, config.output_dir, inputs=inputs) as run_dir:
+    engine = closing(prepared.engine) if prepared is not None else nullcontext()
+    with engine, open_run(NAME, VERSION, config, config.output_dir, inputs=inputs) as run_dir:
         if run_dir.complete or prepared is None:
             note(f"{config.output_dir}: complete, nothing to do.")
             return run_dir.output_dir
@@ -114,7 +124,7 @@ def _prepare(config: ScoreConfig, model: str) -> _Prepared:
     from pear.data.buffer import TeacherTop, check_tokenizer, new_manifest
     from pear.data.rendering import load_tokenizer, stop_token_ids
     from pear.data.trajectories import read_trajectories, tokenize
-    from pear.engines.transformers_engine import TransformersEngine
+    from pear.engines import open_engine
 
     tokenizer = load_tokenizer(model)
     stops = stop_token_ids(tokenizer, model)
@@ -123,7 +133,7 @@ def _prepare(config: ScoreConfig, model: str) -> _Prepared:
         if source.manifest is not None:
             check_tokenizer(source.manifest, tokenizer)
             stops = sorted({*stops, *source.manifest.stop_token_ids})
-    engine = TransformersEngine(model, tokenizer, config.device, dtype=config.dtype, memory_gib=config.memory_gib)
+    engine = open_engine(config, model, tokenizer)
     if config.teacher_top_k > engine.vocabulary:
         raise UserError(
             f"teacher_top_k: {config.teacher_top_k}, but the vocabulary of {config.model} has {engine.vocabulary} "
@@ -178,7 +188,7 @@ def _read(path: Path) -> _Source:
         raise UserError(f"{path}: not readable as a data set ({str(error).splitlines()[0]}).") from None
 
 
-def _scored(engine: "TransformersEngine", rows: Sequence[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:
+def _scored(engine: "Engine", rows: Sequence[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:
     prompts, completions = [row["behavior_prompt_ids"] for row in rows], [row["completion_ids"] for row in rows]
     if not top_k:
         log_probs = engine.score(prompts, completions)
