@@ -8,6 +8,7 @@ from pear.tasks.maths.minerva import Minerva
 from pear.tasks.maths.olympiadbench import OlympiadBench
 from pear.tasks.maths.synthetic2 import Synthetic2
 from pear.tasks.protocol import FileTask, GeneratedTask, Problem, Task, Verdict
+from pear.tasks.reasoning_gym import REASONING_GYM
 from pear.tasks.synlogic.arc_agi import ArcAgi
 from pear.tasks.synlogic.arrow_maze import ArrowMaze
 from pear.tasks.synlogic.boolean_expressions import BooleanExpressions
@@ -96,6 +97,7 @@ TASKS: dict[str, GeneratedTask | FileTask] = {
     "maths/minerva": Minerva(),
     "maths/olympiadbench": OlympiadBench(),
     "maths/synthetic2": Synthetic2(),
+    **REASONING_GYM,
 }
 
 __all__ = ["TASKS", "FileTask", "GeneratedTask", "Problem", "Task", "Verdict"]

@@ -1,10 +1,15 @@
 """For each task: answers that are almost right, and rows for tasks that read files."""
 
 import importlib
+import importlib.util
+import re
 from collections.abc import Callable
 from typing import Any
 
-from pear.tasks import Problem
+from pear.tasks import TASKS, Problem
+
+HAS_REASONING_GYM = importlib.util.find_spec("reasoning_gym") is not None
+AVAILABLE = [name for name in TASKS if HAS_REASONING_GYM or not name.startswith("reasoning_gym/")]
 
 
 def chain(problem: Problem) -> list[str]:
@@ -45,6 +50,23 @@ def boxed(problem: Problem) -> list[str]:
     ] + [rf"\boxed{{{gold}}} \boxed{{7919}}", rf"\boxed{{{gold}", gold, f"answer: {gold}"]
 
 
+def another_text(problem: Problem) -> list[str]:
+    """For answers of any kind: a character changed, words added, half of it, and other things altogether."""
+    answer = problem.answer
+    at = re.search(r"[1-9]|0(?!\.)", answer) or re.search(r"[A-Za-z]", answer) or re.search(r"\S", answer)
+    assert at is not None
+    old = at[0]
+    new = str((int(old) + 1) % 10) if old.isdigit() else chr(ord(old) + (-1 if old in "zZ" else 1))
+    return [
+        answer[: at.start()] + new + answer[at.end() :],
+        f"{answer} and more",
+        f"{answer}\n{answer}",
+        answer[: len(answer) // 2].strip() or "none",
+        "nothing of the kind",
+        "[[0]]",
+    ]
+
+
 def _cases(name: str) -> Any:
     """The cases of a SynLogic task: `near_misses`, `GAMES` and, where it reads files, `ROWS`."""
     return importlib.import_module(f"tests.tasks.{name.replace('/', '.')}")
@@ -56,7 +78,7 @@ def is_maths(name: str) -> bool:
 
 
 def near_misses(problem: Problem) -> list[str]:
-    finders: dict[str, Callable[[Problem], list[str]]] = {"tiny": chain, "maths": boxed}
+    finders: dict[str, Callable[[Problem], list[str]]] = {"tiny": chain, "maths": boxed, "reasoning_gym": another_text}
     family = problem.task.partition("/")[0]
     return (finders[family] if family in finders else _cases(problem.task).near_misses)(problem)
 

@@ -11,8 +11,9 @@ import pytest
 from pear.errors import UserError
 from pear.tasks import TASKS, GeneratedTask
 from pear.tasks.problems import ProblemSet, load_problems, read_rows, task_files, task_versions
+from tests.tasks.near_misses import AVAILABLE
 
-GENERATED = [name for name, task in TASKS.items() if isinstance(task, GeneratedTask)]
+GENERATED = [name for name in AVAILABLE if isinstance(TASKS[name], GeneratedTask)]
 SPLITS = ("sft", "rl", "dev", "eval")
 ROWS = [{"question": f"What is {number} + {number}?", "answer": f"#### {2 * number}"} for number in range(200)]
 
