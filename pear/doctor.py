@@ -13,11 +13,12 @@ _EXTRAS = {
     "peft": "LoRA in `pear sft`",
     "ray": "`engine: ray`",
     "openai": "`engine: server`",
+    "reasoning_gym": "the tasks `reasoning_gym/NAME`",
     "vllm": "`engine: vllm`, and `use_vllm: true` in the trainer block of `pear grpo`",
     **{name: f"`report_to: {name}` in a trainer block" for name in ("tensorboard", "trackio", "wandb")},
 }
-# Extras are called like the package that they add, but for this one.
-_EXTRA_OF = {"openai": "server"}
+# Extras are called like the package that they add, but for these.
+_EXTRA_OF = {"openai": "server", "reasoning_gym": "reasoning-gym"}
 
 
 def doctor() -> int:

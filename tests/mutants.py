@@ -477,6 +477,60 @@ MUTANTS: tuple[Mutant, ...] = (
         new="shared = self.tokens_at_distance > 0",
         tests="tests/ops/test_diagnostics.py",
     ),
+    Mutant(
+        file="pear/tasks/synlogic/cryptarithm.py",
+        old="if len(pairs) != len({digit for _, digit in pairs}):",
+        new="if not pairs:",
+        tests="tests/tasks/synlogic/test_cryptarithm.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/cryptarithm.py",
+        old='return "" if _compute(left, operators) == right else "the equation does not hold"',
+        new='return ""',
+        tests="tests/tasks/synlogic/test_cryptarithm.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/norinori.py",
+        old="if any(count != 2 for count in counts.values()):",
+        new="if any(count > 2 for count in counts.values()):",
+        tests="tests/tasks/synlogic/test_norinori.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/norinori.py",
+        old="if counts.pop(_SHADOW, 0) != shadows:",
+        new="if counts.pop(_SHADOW, 0) > shadows:",
+        tests="tests/tasks/synlogic/test_norinori.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/boolean_expressions.py",
+        old='"" if labels == true else "a true option is missing"',
+        new='""',
+        tests="tests/tasks/synlogic/test_boolean_expressions.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/numbrix.py",
+        old="if sorted(place_of) != list(range(1, rows * columns + 1)):",
+        new="if not place_of:",
+        tests="tests/tasks/synlogic/test_numbrix.py",
+    ),
+    Mutant(
+        file="pear/tasks/reasoning_gym.py",
+        old='"" if score == 1.0 else "the answer is wrong"',
+        new='"" if score > 0.5 else "the answer is wrong"',
+        tests="tests/tasks/test_reasoning_gym.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/star_placement_puzzle.py",
+        old='        return "two stars touch each other"',
+        new='        return ""',
+        tests="tests/tasks/synlogic/test_star_placement_puzzle.py",
+    ),
+    Mutant(
+        file="pear/tasks/synlogic/wordscapes.py",
+        old='                return "letters do not stand where the X are"',
+        new='                return ""',
+        tests="tests/tasks/synlogic/test_wordscapes.py",
+    ),
 )
 
 

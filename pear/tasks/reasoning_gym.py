@@ -55,7 +55,6 @@ ALLOWED = (
     "needle_haystack",
     "number_filtering",
     "number_format",
-    "number_sequence",
     "palindrome_generation",
     "palindrome_partitioning",
     "path_star",
@@ -74,7 +73,6 @@ ALLOWED = (
     "syllogism",
     "word_sequence_reversal",
     "word_sorting",
-    "zebra_puzzles",
 )
 
 
