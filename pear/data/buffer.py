@@ -19,7 +19,7 @@ from pear.configuration import StrictModel
 from pear.data.teacher_top import TOP_COLUMNS, with_top_columns
 from pear.data.validation import check_rows
 from pear.errors import UserError
-from pear.runs import Files, file_digest, read_json, write_json
+from pear.runs import Files, canonical_json, file_digest, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -341,7 +341,9 @@ def load_buffer(directory: str | Path, correct_only: bool = True, *, teacher_top
                 f"{directory}: none of its {rows} trajectories is correct, so there is nothing to imitate. "
                 "Sample a stronger behavior model, easier problems or more samples."
             )
-    return Dataset(table)
+    # Without a name of its own, `datasets` gives it one by pickling every byte: several times the memory.
+    shards = [record.sha256 for record in read_manifest(directory).shards]
+    return Dataset(table, fingerprint=sha256(canonical_json([shards, correct_only, teacher_top]))[:16])
 
 
 def check_tokenizer(manifest: BufferManifest, tokenizer: "PreTrainedTokenizerBase") -> None:
