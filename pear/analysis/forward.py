@@ -16,8 +16,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pear.analysis.request import Request
-from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
+from pear.data.buffer import load_buffer, read_manifest
 from pear.data.rendering import added_tokens, load_tokenizer, render_prompt
+from pear.data.token_map import fit_tokenizer, token_map
 from pear.errors import UserError
 from pear.models import load_causal_model, unreadable_model
 from pear.runs import Files
@@ -65,11 +66,12 @@ def read_calibration(request: Request) -> Calibration:
     assert buffer is not None
     manifest = read_manifest(buffer)
     tokenizers = [load_tokenizer(name) for name in (before, after)]
-    for tokenizer in tokenizers:
-        check_tokenizer(manifest, tokenizer)
+    maps = [token_map(manifest, tokenizer) for tokenizer in tokenizers]
+    if maps[0] != maps[1]:
+        raise UserError(f"{before} and {after}: the buffer's added tokens have other ids in the one and the other.")
     configs = [_model_config(name) for name in (before, after)]
     _check_vocabularies((before, after), configs, [added_tokens(tokenizer) for tokenizer in tokenizers])
-    rows = load_buffer(buffer).select_columns(list(_COLUMNS)).to_list()
+    rows = fit_tokenizer(load_buffer(buffer), manifest, tokenizers[0]).select_columns(list(_COLUMNS)).to_list()
     prompts = [[render_prompt(tokenizer, row["prompt"]) for row in rows] for tokenizer in tokenizers]
     for name, config, rendered in zip((before, after), configs, prompts, strict=True):
         _check_context(name, config, rendered, rows)

@@ -344,30 +344,3 @@ def load_buffer(directory: str | Path, correct_only: bool = True, *, teacher_top
     # Without a name of its own, `datasets` gives it one by pickling every byte: several times the memory.
     shards = [record.sha256 for record in read_manifest(directory).shards]
     return Dataset(table, fingerprint=sha256(canonical_json([shards, correct_only, teacher_top]))[:16])
-
-
-def check_tokenizer(manifest: BufferManifest, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Checks that a buffer's ids mean the same in a tokenizer.
-
-    They do if the ordinary vocabulary is equal, and every added token that occurs in a completion has the same id:
-    Qwen2.5 and Qwen3 differ in added tokens only.
-
-    Raises:
-        UserError: names the first token that differs.
-    """
-    from pear.data.rendering import added_tokens, vocabulary_digest
-
-    name = tokenizer.name_or_path or "the tokenizer"
-    if vocabulary_digest(tokenizer) != manifest.vocabulary_digest:
-        raise UserError(
-            f"{name}: its vocabulary is not the one of the buffer, which was made with {manifest.behavior_model}, so "
-            "the token ids mean other text. Score the trajectories' text with a model of this tokenizer (pear score)."
-        )
-    known = added_tokens(tokenizer)
-    for piece in manifest.used_added_tokens:
-        if known.get(piece) != manifest.added_tokens[piece]:
-            raise UserError(
-                f"{name}: the token '{piece}', id {manifest.added_tokens[piece]} in the buffer's completions, is "
-                f"{'id ' + str(known[piece]) if piece in known else 'unknown'} here. "
-                "Use a tokenizer with the same added tokens."
-            )

@@ -17,6 +17,8 @@ from pear.stages.collect import model_label
 from pear.tasks.problems import read_rows
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from pear.data.buffer import BufferManifest
     from pear.engines import Engine
 
@@ -121,18 +123,19 @@ def _check_inputs(inputs: Sequence[str]) -> None:
 
 def _prepare(config: ScoreConfig, model: str) -> _Prepared:
     """Everything that can be wrong with what the user gave, before anything is written."""
-    from pear.data.buffer import TeacherTop, check_tokenizer, new_manifest
+    from pear.data.buffer import TeacherTop, new_manifest
     from pear.data.rendering import load_tokenizer, stop_token_ids
+    from pear.data.token_map import token_map, translate_stops
     from pear.data.trajectories import read_trajectories, tokenize
     from pear.engines import open_engine
 
     tokenizer = load_tokenizer(model)
     stops = stop_token_ids(tokenizer, model)
-    sources = [_read(Path(name)) for name in config.inputs]
+    sources = [_read(Path(name), tokenizer) for name in config.inputs]
     for source in sources:
         if source.manifest is not None:
-            check_tokenizer(source.manifest, tokenizer)
-            stops = sorted({*stops, *source.manifest.stop_token_ids})
+            own = translate_stops(source.manifest.stop_token_ids, token_map(source.manifest, tokenizer))
+            stops = sorted({*stops, *own})
     engine = open_engine(config, model, tokenizer)
     if config.teacher_top_k > engine.vocabulary:
         raise UserError(
@@ -164,14 +167,19 @@ def _prepare(config: ScoreConfig, model: str) -> _Prepared:
     return _Prepared(engine=engine, rows=rows, manifest=manifest)
 
 
-def _read(path: Path) -> _Source:
+def _read(path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Source:
     from pear.data.buffer import is_buffer, read_manifest, read_shards
+    from pear.data.token_map import token_map, translate
 
     if not path.is_dir():
         return _Source(name=str(path), rows=read_rows(path), manifest=None)
     if is_buffer(path):
-        rows = [row for table in read_shards(path) for row in table.to_pylist()]
-        return _Source(name=str(path), rows=rows, manifest=read_manifest(path))
+        manifest, tables = read_manifest(path), read_shards(path)
+        if tokens := token_map(manifest, tokenizer):
+            # Without the prompts' ids, so that they are rendered in this model's own template.
+            tables = [translate(table, tokens).drop_columns("behavior_prompt_ids") for table in tables]
+        rows = [row for table in tables for row in table.to_pylist()]
+        return _Source(name=str(path), rows=rows, manifest=manifest)
     if (path / "dataset_dict.json").is_file():
         splits = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
         raise UserError(f"{path}: several splits ({', '.join(splits)}). Name one, such as {path / splits[0]}.")

@@ -45,14 +45,14 @@ class Scorable:
 def open_scorable(config: ScoringConfig, model: str) -> Scorable:
     """What a configuration names, checked. Raises `UserError` on a buffer that is none or of another tokenizer, and on
     trajectories that do not fit into the model's context."""
-    from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
+    from pear.data.buffer import load_buffer, read_manifest
     from pear.data.rendering import load_tokenizer, render_prompt
+    from pear.data.token_map import fit_tokenizer
     from pear.engines.transformers_engine import TransformersEngine
 
     manifest = read_manifest(config.buffer)
     tokenizer = load_tokenizer(model)
-    check_tokenizer(manifest, tokenizer)
-    dataset = load_buffer(config.buffer)
+    dataset = fit_tokenizer(load_buffer(config.buffer), manifest, tokenizer)
     rows = dataset.select(range(min(config.trajectories, len(dataset)))).to_list()
     prompts = [render_prompt(tokenizer, row["prompt"]) for row in rows]
     engine = TransformersEngine(model, tokenizer, config.device, dtype=config.dtype, memory_gib=config.memory_gib)

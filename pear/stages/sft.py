@@ -166,16 +166,28 @@ def run(config: SftConfig) -> Path:
         if run_dir.complete:
             return run_dir.output_dir
         results = _train(config, model, tokenizer, dataset, run_dir)
+        if tokens := _named_token_map(config.buffer, tokenizer):
+            results["token_map"] = tokens
         return run_dir.finish({**results, "update/norm": update_norm(model, run_dir.work)})
+
+
+def _named_token_map(buffer: str | Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[str]]:
+    """What stands for the buffer's added tokens in the model's tokenizer, where that is something else."""
+    from pear.data.buffer import read_manifest
+    from pear.data.token_map import named, token_map
+
+    manifest = read_manifest(buffer)
+    return named(token_map(manifest, tokenizer), manifest, tokenizer)
 
 
 def checked_inputs(
     config: SftConfig, model: str, objective: "Objective"
 ) -> tuple["PreTrainedTokenizerBase", "Dataset"]:
     """Everything that can be wrong with what the user gave, before anything is written."""
-    from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
+    from pear.data.buffer import load_buffer, read_manifest
     from pear.data.rendering import load_tokenizer
     from pear.data.teacher_top import TOP_IDS
+    from pear.data.token_map import fit_tokenizer, token_map
     from pear.training.other_models import check_other_model
     from pear.training.sft_data import NEGATIVE, DataNeeds, checked_trajectories
     from pear.training.token_fields import check_named_models, needed_columns
@@ -198,7 +210,7 @@ def checked_inputs(
 
         check_lora(model, config.lora)
     tokenizer = load_tokenizer(model)
-    check_tokenizer(manifest, tokenizer)
+    token_map(manifest, tokenizer)
     for name, path in (("ref_model", args.ref_model), ("teacher_model", args.teacher_model)):
         if path is not None:
             check_other_model(path, tokenizer, name)
@@ -210,6 +222,7 @@ def checked_inputs(
             f"{config.buffer}: completions with finish 'stop' end in the ids {unknown}, and its stop tokens are "
             f"{sorted(manifest.stop_token_ids)}. Make the buffer again."
         )
+    dataset = fit_tokenizer(dataset, manifest, tokenizer)
     checked_trajectories(
         dataset,
         tokenizer,

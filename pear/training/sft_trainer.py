@@ -23,8 +23,9 @@ from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import global_then_local_main_first
 
-from pear.data.buffer import check_tokenizer, load_buffer, read_manifest
+from pear.data.buffer import load_buffer, read_manifest
 from pear.data.teacher_top import TOP_IDS
+from pear.data.token_map import fit_tokenizer
 from pear.errors import UserError
 from pear.objectives import Objective, TokenBatch, make_objective
 from pear.objectives.step import normalized
@@ -219,7 +220,7 @@ class PearTrainer(SFTTrainer):
             return dataset
         buffer = self._buffers.pop(dataset_name, None)
         if buffer is not None:
-            check_tokenizer(read_manifest(buffer), processing_class)
+            dataset = fit_tokenizer(dataset, read_manifest(buffer), processing_class)
         with global_then_local_main_first():
             trajectories, self.dropped[dataset_name] = checked_trajectories(
                 dataset,

@@ -16,11 +16,11 @@ from pear.data.buffer import (
     BUFFER_FILE,
     SCHEMA,
     BufferWriter,
-    check_tokenizer,
     load_buffer,
     read_manifest,
     read_shards,
 )
+from pear.data.token_map import token_map
 from pear.errors import UserError
 from pear.training.tiny_models import build_tokenizer
 from tests.data.conftest import WORDS, manifest_of, row, write_buffer
@@ -172,17 +172,17 @@ def test_shard_that_is_gone_or_changed_is_refused(tmp_path: Path, tokenizer: Pre
 
 def test_tokenizer_of_the_buffer_fits(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     manifest = read_manifest(write_buffer(tmp_path / "b", tokenizer, [row()]))
-    check_tokenizer(manifest, tokenizer)
+    assert token_map(manifest, tokenizer) == {}
     tokenizer.chat_template = "another"
-    check_tokenizer(manifest, tokenizer)
+    assert token_map(manifest, tokenizer) == {}
     tokenizer.add_tokens([AddedToken("<|new|>", special=True)])
-    check_tokenizer(manifest, tokenizer)
+    assert token_map(manifest, tokenizer) == {}
 
 
 def test_tokenizer_of_other_words_is_foreign(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     manifest = read_manifest(write_buffer(tmp_path / "b", tokenizer, [row()]))
     with pytest.raises(UserError, match="its vocabulary is not the one of the buffer"):
-        check_tokenizer(manifest, build_tokenizer(WORDS[::-1]))
+        token_map(manifest, build_tokenizer(WORDS[::-1]))
 
 
 def test_added_tokens_matter_where_they_occur(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -191,6 +191,6 @@ def test_added_tokens_matter_where_they_occur(tmp_path: Path, tokenizer: PreTrai
     used = row(completion_ids=[think, 1], behavior_log_probs=[-1.0, -1.0])
     other = build_tokenizer(WORDS)
     other._tokenizer = type(other._tokenizer).from_str(other._tokenizer.to_str().replace("<think>", "<reason>"))
-    check_tokenizer(read_manifest(write_buffer(tmp_path / "plain", tokenizer, [row()])), other)
+    token_map(read_manifest(write_buffer(tmp_path / "plain", tokenizer, [row()])), other)
     with pytest.raises(UserError, match=rf"'<think>', id {think} in the buffer's completions, is unknown here"):
-        check_tokenizer(read_manifest(write_buffer(tmp_path / "thinks", tokenizer, [used])), other)
+        token_map(read_manifest(write_buffer(tmp_path / "thinks", tokenizer, [used])), other)
