@@ -3,9 +3,10 @@
     python -m benchmarks.score MODEL [--pairs 6] [--vllm PYTHON]
 
 MODEL is a directory with a language model, such as SmolLM2-135M (docs/real_model.md). Trajectories have 16 to 2,048
-tokens, most of them short, as real ones do; a fifth of each is its prompt. Every measurement is a process of its own that
-loads the model, scores a little, and then scores all of them: its seconds, and how far its memory rose above what it
-held before. The arms take turns; ratios are medians of pairs with a 95% interval.
+tokens, most of them short, as real ones do; a fifth of each is its prompt. Every measurement is a process of its own
+that loads the model, scores a little, and then scores all of them: its seconds, and how far its memory rose above what
+it held before (Linux; vLLM computes in yet another process). The arms take turns; ratios are medians of pairs with a
+95% interval.
 
 - `pear`: what `pear score` does with the engine `transformers`, sorted by length within a memory budget.
 - `padded`: batches of 8 in the order given, padded to the longest, logits of the whole vocabulary in float32,
@@ -16,7 +17,6 @@ held before. The arms take turns; ratios are medians of pairs with a 95% interva
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -40,11 +40,7 @@ def trajectories(count: int, longest: int, vocabulary: int) -> Trajectories:
 
 def pear(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
     """The engine `transformers`."""
-    from pear.data.rendering import load_tokenizer
-    from pear.engines.transformers_engine import TransformersEngine
-
-    engine = TransformersEngine(model, load_tokenizer(model), "cpu", dtype="float32", memory_gib=memory_gib)
-    return lambda given: engine.score(*given)
+    return _engine("transformers", model, memory_gib)
 
 
 def padded(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
@@ -73,11 +69,15 @@ def padded(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[
 
 def vllm(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
     """vLLM's `prompt_logprobs`."""
-    from pear.data.rendering import load_tokenizer
-    from pear.engines.protocol import Resources
-    from pear.engines.vllm_engine import VllmEngine
+    return _engine("vllm", model, memory_gib)
 
-    engine = VllmEngine(model, load_tokenizer(model), Resources(dtype="float32", memory_gib=memory_gib), {})
+
+def _engine(name: str, model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
+    from pear.data.rendering import load_tokenizer
+    from pear.engines import Resources, make_engine
+
+    resources = Resources(device="cpu", dtype="float32", memory_gib=memory_gib)
+    engine = make_engine(name, {}, model, load_tokenizer(model), resources)
     return lambda given: engine.score(*given)
 
 
@@ -88,14 +88,19 @@ def measure(options: argparse.Namespace) -> None:
     """One arm, in this process: prints seconds, megabytes and the sum of all log-probs as JSON."""
     score = ARMS[options.arm](options.model, options.memory_gib)
     score(trajectories(2, 64, options.vocabulary))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     given = trajectories(options.count, options.longest, options.vocabulary)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = _kib("VmRSS")
     start = time.perf_counter()
     found = score(given)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     total = sum(sum(row) for row in found)
-    print("\n" + json.dumps({"seconds": seconds, "mib": (peak - before) / 1024, "sum": total}))
+    print("\n" + json.dumps({"seconds": seconds, "mib": (_kib("VmHWM") - before) / 1024, "sum": total}), flush=True)
+
+
+def _kib(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def run(arm: str, options: argparse.Namespace, python: str = sys.executable, **changes: float) -> dict[str, float]:
@@ -129,9 +134,7 @@ def main() -> None:
     for _ in range(options.pairs):
         for arm, python in pythons.items():
             results[arm].append(run(arm, options, python))
-    print(
-        f"{options.count} trajectories of up to {options.longest} tokens, {tokens} tokens scored, {options.pairs} pairs"
-    )
+    print(f"{options.count} trajectories of up to {options.longest} tokens, {tokens} scored, {options.pairs} pairs")
     for arm, measured in results.items():
         seconds = [result["seconds"] for result in measured]
         ratios = [other / own["seconds"] for other, own in zip(seconds, results["pear"], strict=True)]
