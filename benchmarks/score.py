@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.pairs import median_with_interval
 
@@ -40,7 +41,7 @@ def trajectories(count: int, longest: int, vocabulary: int) -> Trajectories:
 
 def pear(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
     """The engine `transformers`."""
-    return _engine("transformers", model, memory_gib)
+    return _engine("transformers", {}, model, memory_gib)
 
 
 def padded(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
@@ -69,15 +70,17 @@ def padded(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[
 
 def vllm(model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
     """vLLM's `prompt_logprobs`."""
-    return _engine("vllm", model, memory_gib)
+    return _engine("vllm", {"enforce_eager": True, "gpu_memory_utilization": 0.4}, model, memory_gib)
 
 
-def _engine(name: str, model: str, memory_gib: float) -> Callable[[Trajectories], list[list[float]]]:
+def _engine(
+    name: str, kwargs: dict[str, Any], model: str, memory_gib: float
+) -> Callable[[Trajectories], list[list[float]]]:
     from pear.data.rendering import load_tokenizer
     from pear.engines import Resources, make_engine
 
     resources = Resources(device="cpu", dtype="float32", memory_gib=memory_gib)
-    engine = make_engine(name, {}, model, load_tokenizer(model), resources)
+    engine = make_engine(name, kwargs, model, load_tokenizer(model), resources)
     return lambda given: engine.score(*given)
 
 
