@@ -1,6 +1,7 @@
 """Shape checks on, and no skip without a listed reason."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from jaxtyping import install_import_hook
 
 # Functions of these packages check the shapes in their annotations while tests run.
 install_import_hook(["pear.ops", "pear.objectives"], "beartype.beartype")
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ALLOWED = Path(__file__).with_name("allowed_skips.txt")
 _unlisted: list[str] = []

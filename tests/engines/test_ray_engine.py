@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pear.engines.ray_engine import RayEngine
 from pear.engines.transformers_engine import TransformersEngine
 from pear.errors import UserError
 from pear.models import resolve_model
+from tests.engines.local_server import State, serving
 
 MODEL = resolve_model("pear:affine_chain/base_1")
 TOKENIZER = load_tokenizer(MODEL)
@@ -95,6 +97,26 @@ def test_the_number_of_actors_decides_nothing(two: RayEngine) -> None:
     finally:
         one.close()
     assert two.generate(PROMPTS[:4], DRAWN, stop_token_ids=STOPS) == expected[:4]
+
+
+def test_servers_can_be_inside() -> None:
+    """Two actors, each of which asks two servers."""
+    inside = TransformersEngine(MODEL, TOKENIZER)
+    with ExitStack() as stack:
+        states = [State(engine=inside, name=MODEL, context=512) for _ in range(2)]
+        endpoints = [stack.enter_context(serving(state)) for state in states]
+        kwargs = {
+            **{"workers": 2, "cpus_per_worker": 0.5, "prompts_per_part": 4},
+            **{"engine": "server", "engine_kwargs": {"endpoints": endpoints}},
+        }
+        engine = stack.enter_context(closing(make_engine("ray", kwargs, MODEL, TOKENIZER, Resources())))
+        greedy = Sampling(temperature=0, max_tokens=12)
+        found = engine.generate(PROMPTS, greedy, stop_token_ids=STOPS)
+        scored = engine.score(PROMPTS, COMPLETIONS)
+    expected = inside.generate(PROMPTS, greedy, stop_token_ids=STOPS)
+    assert [group[0].token_ids for group in found] == [group[0].token_ids for group in expected]
+    assert scored == [pytest.approx(row, abs=1e-5) for row in inside.score(PROMPTS, COMPLETIONS)]
+    assert all(state.answered for state in states)
 
 
 SHOULD_NOT_START = """
