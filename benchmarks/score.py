@@ -111,8 +111,12 @@ def run(arm: str, options: argparse.Namespace, python: str = sys.executable, **c
     values = {"count": options.count, "longest": options.longest, "memory_gib": options.memory_gib, **changes}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     command = [python, "-m", "benchmarks.score", options.model, f"--arm={arm}", *arguments]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, float] = json.loads(printed.splitlines()[-1])
+    # vLLM's shutdown writes to the same output, and may abort the process after the measurement.
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    printed = [line for line in ended.stdout.splitlines() if line.startswith('{"seconds"')]
+    if not printed:
+        raise SystemExit(f"{arm}: ended with status {ended.returncode} and without a result.")
+    result: dict[str, float] = json.loads(printed[-1])
     return result
 
 

@@ -8,9 +8,23 @@ from pydantic import Field, ValidationInfo, field_validator
 from pear.configuration import NotHashed, StrictModel
 from pear.errors import unknown_name
 
+Batching = Literal["auto", "static", "continuous"]
+
 
 class TransformersSettings(StrictModel):
-    """The `transformers` engine has no settings beside `batch_tokens`, `memory_gib`, `device` and `dtype`."""
+    """The `transformers` engine; `batch_tokens`, `memory_gib`, `device` and `dtype` are keys of the stage.
+
+    Args:
+        batching: how completions are sampled: "static", batches that rows leave as they end; "continuous", where other
+            rows take their place; "auto" is continuous on a GPU, and static on a CPU, where it is many times faster.
+            It decides the draws.
+    """
+
+    batching: Batching = "auto"
+
+    def hashed(self) -> dict[str, Any]:
+        """Nothing by default, as before there was a choice."""
+        return {} if self.batching == "auto" else super().hashed()
 
 
 class VllmSettings(StrictModel):
@@ -104,10 +118,11 @@ def checked_engine_kwargs(value: dict[str, Any], info: ValidationInfo) -> dict[s
 
 
 def hashed_engine(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's hashed values with the engine's own: nothing where it is `transformers`, as before there was a
-    choice, and without addresses and sizes otherwise."""
+    """A configuration's hashed values with the engine's own: nothing where it is `transformers` by default, as before
+    there was a choice, and without addresses and sizes otherwise."""
     rest = {name: value for name, value in values.items() if name not in ("engine", "engine_kwargs")}
     engine = values["engine"]
-    if engine == "transformers":
+    settings = engine_settings(engine, values["engine_kwargs"]).hashed()
+    if engine == "transformers" and not settings:
         return rest
-    return {**rest, "engine": engine, "engine_kwargs": engine_settings(engine, values["engine_kwargs"]).hashed()}
+    return {**rest, "engine": engine, "engine_kwargs": settings}

@@ -10,12 +10,14 @@ import torch
 from pear.data.teacher_top import TopTokens
 from pear.engines.protocol import BATCH_TOKENS, MEMORY_GIB, Completion, Resources, Sampling, derive_seed
 from pear.engines.scoring import TokenScorer, check_causal
-from pear.engines.settings import TransformersSettings
+from pear.engines.settings import Batching, TransformersSettings
 from pear.errors import UserError
 from pear.models import Dtype, load_causal_model
 
 # Tokens between two looks at which rows have ended.
 _SEGMENT = 16
+# Of continuous batching: tokens in a page of the cache, and tokens of a forward pass.
+_PAGE, _FORWARD_TOKENS = 32, 2048
 
 
 class TransformersEngine:
@@ -33,6 +35,7 @@ class TransformersEngine:
         dtype: "auto" is float32 on a CPU and bfloat16 elsewhere; only for a model that is loaded here.
         batch_tokens: most tokens, prompts and `max_tokens` together, that are sampled at once.
         memory_gib: what scoring may take beside the weights, about.
+        batching: as in `TransformersSettings`.
     """
 
     name = "transformers"
@@ -46,6 +49,7 @@ class TransformersEngine:
         dtype: Dtype = "auto",
         batch_tokens: int = BATCH_TOKENS,
         memory_gib: float = MEMORY_GIB,
+        batching: Batching = "auto",
     ) -> None:
         if isinstance(model, (str, Path)):
             model = load_model(str(model), device or "auto", dtype)
@@ -56,7 +60,15 @@ class TransformersEngine:
         self.memory_gib = memory_gib
         self.device = next(model.parameters()).device
         check_causal(model, self._model_name)
-        self._segment = _SEGMENT if _rows_can_leave(model) else 1 << 30
+        rows_can_leave = _rows_can_leave(model)
+        self._segment = _SEGMENT if rows_can_leave else 1 << 30
+        if batching == "continuous" and not rows_can_leave:
+            raise UserError(
+                f"engine_kwargs.batching: {self._model_name} has layers that continuous batching has no cache for. Use "
+                "static."
+            )
+        by_default = self.device.type == "cuda" and rows_can_leave
+        self._continuous = batching == "continuous" or (batching == "auto" and by_default)
         self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         if tokenizer is not None:
             highest = max(tokenizer.get_vocab().values())
@@ -101,12 +113,9 @@ class TransformersEngine:
             return []
         longest = max(len(prompt) for prompt in prompts)
         self.check_lengths(longest + sampling.max_tokens, what="longest prompt + max_tokens")
-        sampled: list[list[int]] = [[] for _ in requests]
+        generate = self._generate_continuously if self._continuous else self._generate_in_batches
         with self._inference():
-            for number, rows in enumerate(self._batches([len(prompts[place]) for place in requests], sampling)):
-                batch = [prompts[requests[row]] for row in rows]
-                for row, ids in zip(rows, self._generate_batch(batch, sampling, stop_token_ids, number), strict=True):
-                    sampled[row] = ids
+            sampled = generate([prompts[place] for place in requests], sampling, stop_token_ids)
         raw: list[list[float]] = [[] for _ in requests]
         processed = raw
         if log_probs:
@@ -147,6 +156,48 @@ class TransformersEngine:
         assert scores.processed is not None
         return scores.raw, scores.processed
 
+    def _generate_continuously(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> list[list[int]]:
+        """Samples all prompts; as one ends, the next takes its place in the cache.
+
+        What is computed at once follows from the request and `batch_tokens`, and not from the memory that is free, so
+        that equal requests give equal completions.
+        """
+        from transformers import ContinuousBatchingConfig
+
+        longest = max(len(prompt) for prompt in prompts) + sampling.max_tokens
+        settings = ContinuousBatchingConfig(
+            page_size=_PAGE,
+            num_blocks=-(-max(self.batch_tokens, longest) // _PAGE) + 1,
+            max_batch_tokens=_FORWARD_TOKENS,
+            drop_unsupported_processors=False,
+            seed=derive_seed(sampling.seed, "batch", 0),
+        )
+        with self._seeds_forked():
+            outputs = self.model.generate_batch(
+                [list(prompt) for prompt in prompts],
+                generation_config=_settings(sampling, list(stop_token_ids), sampling.max_tokens),
+                continuous_batching_config=settings,
+            )
+        found = []
+        for number in range(len(prompts)):
+            output = outputs[f"req_{number}"]
+            if output.error is not None or not output.generated_tokens:
+                raise RuntimeError(f"Continuous batching: prompt {number} was not answered ({output.error}).")
+            found.append(_cut(output.generated_tokens, stop_token_ids))
+        return found
+
+    def _generate_in_batches(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_token_ids: Sequence[int]
+    ) -> list[list[int]]:
+        sampled: list[list[int]] = [[] for _ in prompts]
+        for number, rows in enumerate(self._batches([len(prompt) for prompt in prompts], sampling)):
+            batch = [prompts[row] for row in rows]
+            for row, ids in zip(rows, self._generate_batch(batch, sampling, stop_token_ids, number), strict=True):
+                sampled[row] = ids
+        return sampled
+
     def _batches(self, lengths: Sequence[int], sampling: Sampling) -> Iterator[list[int]]:
         """Rows in order of prompt length, as many at once as `batch_tokens` allows."""
         batch: list[int] = []
@@ -171,7 +222,7 @@ class TransformersEngine:
         finished: dict[int, list[int]] = {}
         active = torch.arange(len(prompts), device=self.device)
         cache: dict[str, Any] = {}
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        with self._seeds_forked():
             torch.manual_seed(derive_seed(sampling.seed, "batch", number))
             while len(active):
                 left = width + sampling.max_tokens - ids.shape[1]
@@ -190,6 +241,10 @@ class TransformersEngine:
                     cache = {"past_key_values": output.past_key_values}
                     output.past_key_values.batch_select_indices(kept)
         return [finished[row] for row in range(len(prompts))]
+
+    def _seeds_forked(self) -> Any:
+        """A context that leaves torch's generators as they were."""
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -216,6 +271,7 @@ def open_engine(model: str, tokenizer: Any, resources: Resources, settings: Tran
         dtype=resources.dtype,
         batch_tokens=resources.batch_tokens,
         memory_gib=resources.memory_gib,
+        batching=settings.batching,
     )
 
 

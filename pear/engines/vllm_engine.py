@@ -5,6 +5,7 @@ sampled, which at temperature 1 without truncation is the model's own. Raw log-p
 `prompt_logprobs`, which vLLM computes before any processing, whatever its mode.
 """
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ _FEWEST_STEP_TOKENS, _MOST_STEP_TOKENS = 128, 1 << 13
 _MOST_SEQUENCES = 256
 # Log-probs that are Python objects at once: about 200 bytes each.
 _MOST_VALUES = 1 << 19
+# How long its processes have to end by themselves.
+_PATIENCE_S = 30.0
 
 
 class VllmEngine:
@@ -58,6 +61,7 @@ class VllmEngine:
         self._model_name = model
         step_tokens = _step_tokens(model, resources.memory_gib)
         dtype = resources.dtype if resources.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16")
+        before = set(multiprocessing.active_children())
         try:
             self._llm = LLM(
                 model=model,
@@ -76,6 +80,7 @@ class VllmEngine:
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"{model}: vLLM cannot load it ({_first_line(error)}).") from error
+        self._processes = set(multiprocessing.active_children()) - before
         self.vocabulary = int(self._llm.model_config.get_vocab_size())
         self._context = int(self._llm.model_config.max_model_len)
 
@@ -147,8 +152,13 @@ class VllmEngine:
         return [log_probs for log_probs, _ in found], [top for _, top in found]
 
     def close(self) -> None:
-        """Ends vLLM's processes."""
+        """Ends vLLM's processes, and waits until they are gone: the next engine needs their memory."""
         self._llm.llm_engine.engine_core.shutdown()
+        for process in self._processes:
+            process.join(_PATIENCE_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
 
     def _scored(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], k: int

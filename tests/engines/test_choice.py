@@ -31,7 +31,11 @@ def test_addresses_and_sizes_are_not_hashed_but_what_decides_the_draws_is() -> N
     one = config(engine="server", engine_kwargs={"endpoints": ["http://a/v1"]})
     other = config(engine="server", engine_kwargs={"endpoints": ["http://b/v1", "http://c/v1"], "concurrency": 4})
     assert one.hashed() == other.hashed() != config().hashed()
+    continuous = config(engine_kwargs={"batching": "continuous"}).hashed()
+    assert continuous["engine_kwargs"] == {"batching": "continuous"}
+    assert config(engine_kwargs={"batching": "auto"}).hashed() == config().hashed()
     ray = config(engine="ray", engine_kwargs={"workers": 2}).hashed()
+    assert ray["engine_kwargs"]["engine_kwargs"] == {}
     assert ray == config(engine="ray", engine_kwargs={"workers": 8, "gpus_per_worker": 1}).hashed()
     assert ray != config(engine="ray", engine_kwargs={"workers": 2, "prompts_per_part": 8}).hashed()
     assert ray != config(engine="ray", engine_kwargs={"engine": "vllm"}).hashed()

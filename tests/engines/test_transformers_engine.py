@@ -39,10 +39,11 @@ def agree(found: list[list[float]], completions: list[Completion]) -> bool:
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_greedy_equals_the_naive_loop(model: Any) -> None:
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+def test_greedy_equals_the_naive_loop(model: Any, batching: Any) -> None:
     prompts, _ = requests(10)
     stops = [STOP, 7]
-    groups = TransformersEngine(model).generate(prompts, GREEDY, stop_token_ids=stops)
+    groups = TransformersEngine(model, batching=batching).generate(prompts, GREEDY, stop_token_ids=stops)
     assert [list(group[0].token_ids) for group in groups] == [naive.greedy(model, p, stops, 40) for p in prompts]
 
 
@@ -67,26 +68,30 @@ def test_collected_and_scored_log_probs_agree_in_other_batches(qwen3: Any) -> No
     assert agree([alone.score([p], [i])[0] for p, i in zip(repeated[:20], ids[:20], strict=True)], flat(groups)[:20])
 
 
-def test_equal_requests_give_equal_completions(qwen3: Any) -> None:
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+def test_equal_requests_give_equal_completions(qwen3: Any, batching: Any) -> None:
     prompts, _ = requests(20)
     sampling = Sampling(samples=2, max_tokens=20)
-    first = TransformersEngine(qwen3).generate(prompts, sampling, stop_token_ids=[STOP])
+    first = TransformersEngine(qwen3, batching=batching).generate(prompts, sampling, stop_token_ids=[STOP])
     torch.rand(5)
-    assert TransformersEngine(qwen3).generate(prompts, sampling, stop_token_ids=[STOP]) == first
+    assert TransformersEngine(qwen3, batching=batching).generate(prompts, sampling, stop_token_ids=[STOP]) == first
     other = sampling.model_copy(update={"seed": 1})
-    assert TransformersEngine(qwen3).generate(prompts, other, stop_token_ids=[STOP]) != first
+    assert TransformersEngine(qwen3, batching=batching).generate(prompts, other, stop_token_ids=[STOP]) != first
     # The samples of one prompt, and the batches of one request, are different draws.
     assert all(group[0] != group[1] for group in first)
-    same_prompts = TransformersEngine(qwen3, batch_tokens=120).generate(
+    same_prompts = TransformersEngine(qwen3, batching=batching, batch_tokens=120).generate(
         [prompts[0]] * 12, Sampling(max_tokens=20), stop_token_ids=[STOP]
     )
     assert len(set(flat(same_prompts))) > 10
 
 
-def test_samples_follow_the_distribution(qwen3: Any) -> None:
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+def test_samples_follow_the_distribution(qwen3: Any, batching: Any) -> None:
     """First tokens of 20,000 samples against the truncated probabilities; the bound is 5 standard errors."""
     sampling = Sampling(temperature=0.7, top_k=12, top_p=0.9, samples=20_000, max_tokens=1, seed=3)
-    groups = TransformersEngine(qwen3, batch_tokens=1 << 16).generate([[5, 9]], sampling, stop_token_ids=[STOP])
+    groups = TransformersEngine(qwen3, batching=batching, batch_tokens=1 << 16).generate(
+        [[5, 9]], sampling, stop_token_ids=[STOP]
+    )
     counts = Counter(completion.token_ids[0] for completion in groups[0])
     wanted = naive.truncated(naive.next_logits(qwen3, [5, 9]), 0.7, 12, 0.9)
     for token in range(VOCABULARY):
@@ -95,11 +100,14 @@ def test_samples_follow_the_distribution(qwen3: Any) -> None:
         assert abs(counts[token] / 20_000 - probability) <= 5 * error
 
 
-def test_stop_token_is_kept_and_ends_the_completion(qwen3: Any) -> None:
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+def test_stop_token_is_kept_and_ends_the_completion(qwen3: Any, batching: Any) -> None:
     prompts, _ = requests(30)
     stops = [STOP, 7, 20]
     completions = flat(
-        TransformersEngine(qwen3).generate(prompts, Sampling(max_tokens=12, samples=4), stop_token_ids=stops)
+        TransformersEngine(qwen3, batching=batching).generate(
+            prompts, Sampling(max_tokens=12, samples=4), stop_token_ids=stops
+        )
     )
     assert {completion.finish for completion in completions} == {"stop", "length"}
     for completion in completions:
@@ -118,11 +126,12 @@ def test_log_probs_can_be_left_out(qwen3: Any) -> None:
     assert all(c.log_probs == c.processed_log_probs == () for c in flat(without))
 
 
-def test_the_models_own_generation_defaults_play_no_part() -> None:
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+def test_the_models_own_generation_defaults_play_no_part(batching: Any) -> None:
     model = build("Qwen3")
     prompts, _ = requests(10)
     request = {"sampling": Sampling(max_tokens=20), "stop_token_ids": [STOP]}
-    wanted = TransformersEngine(model).generate(prompts, **request)
+    wanted = TransformersEngine(model, batching=batching).generate(prompts, **request)
     defaults = {
         "repetition_penalty": 1.8,
         "top_k": 2,
@@ -133,21 +142,55 @@ def test_the_models_own_generation_defaults_play_no_part() -> None:
     }
     for name, value in defaults.items():
         setattr(model.generation_config, name, value)
-    assert TransformersEngine(model).generate(prompts, **request) == wanted
+    assert TransformersEngine(model, batching=batching).generate(prompts, **request) == wanted
     assert all(getattr(model.generation_config, name) == value for name, value in defaults.items())
 
 
-def test_model_and_generator_are_left_as_they_were() -> None:
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+def test_model_and_generator_are_left_as_they_were(batching: Any) -> None:
     model = build("Qwen3", attention_dropout=0.5).train()
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    engine = TransformersEngine(model)
+    engine = TransformersEngine(model, batching=batching)
     prompts, _ = requests(3)
     first = engine.generate(prompts, Sampling(max_tokens=5), stop_token_ids=[STOP])
     assert engine.generate(prompts, Sampling(max_tokens=5), stop_token_ids=[STOP]) == first, "dropout was on"
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_cache_that_is_too_small_for_all_prompts_changes_no_greedy_completion(qwen3: Any) -> None:
+    prompts, _ = requests(30)
+    stops = [STOP, 7, 11]
+    wanted = TransformersEngine(qwen3).generate(prompts, GREEDY, stop_token_ids=stops)
+    small = TransformersEngine(qwen3, batching="continuous", batch_tokens=64)
+    assert [c.token_ids for c in flat(small.generate(prompts, GREEDY, stop_token_ids=stops))] == [
+        c.token_ids for c in flat(wanted)
+    ]
+    assert qwen3.config._attn_implementation == "sdpa"
+
+
+def test_a_state_space_has_no_cache_for_continuous_batching(monkeypatch: pytest.MonkeyPatch, qwen3: Any) -> None:
+    monkeypatch.setattr(transformers_engine, "_rows_can_leave", lambda model: False)
+    with pytest.raises(UserError, match=r"engine_kwargs.batching: .*Use static"):
+        TransformersEngine(qwen3, batching="continuous")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_batching_is_continuous(dtype: torch.dtype) -> None:
+    prompts, _ = requests(30)
+    engine = TransformersEngine(build("Qwen3").to(dtype), device="cuda")
+    assert engine._continuous
+    sampling = Sampling(samples=4, max_tokens=40)
+    found = engine.generate(prompts, sampling, stop_token_ids=[STOP])
+    assert engine.generate(prompts, sampling, stop_token_ids=[STOP]) == found
+    assert {len(group) for group in found} == {4}
+    if dtype == torch.float32:
+        static = TransformersEngine(engine.model, batching="static")
+        wanted = [c.token_ids for c in flat(static.generate(prompts, GREEDY, stop_token_ids=[STOP]))]
+        assert [c.token_ids for c in flat(engine.generate(prompts, GREEDY, stop_token_ids=[STOP]))] == wanted
 
 
 def test_prompts_beyond_the_context_are_refused(qwen3: Any) -> None:

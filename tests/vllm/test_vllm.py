@@ -1,15 +1,9 @@
 """vLLM on the CPU, in process and as a server, against the transformers engine; `make test-vllm` installs it."""
 
-import importlib.util
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,29 +11,23 @@ from typing import Any
 import numpy
 import pytest
 
+from benchmarks.generate import served
 from pear.data.buffer import read_shards
 from pear.data.rendering import load_tokenizer, stop_token_ids
 from pear.engines.protocol import Sampling
 from pear.engines.transformers_engine import TransformersEngine
+from tests.vllm.conftest import ON_A_CPU, ROOT
 from tests.vllm.stages import TEMPERED, run_all
-from tests.vllm.widened import save_widened
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
-NEEDED_BYTES = 6 * (1 << 30)
-ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module", params=["tiny", "smollm2"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if importlib.util.find_spec("vllm") is None:
-        if shutil.disk_usage(ROOT).free < NEEDED_BYTES:
-            pytest.skip("less than 6 GB of disk is free for vLLM")
-        pytest.skip("vLLM is not installed")
+def model(request: pytest.FixtureRequest, tiny: str) -> str:
     if request.param == "tiny":
-        return save_widened("pear:affine_chain/base_1", tmp_path_factory.mktemp("widened") / "model")
+        return tiny
     if "PEAR_SMOLLM2_DIR" not in os.environ:
         pytest.skip("PEAR_SMOLLM2_DIR is not set")
     return str(Path(os.environ["PEAR_SMOLLM2_DIR"]).absolute())
@@ -48,29 +36,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def server(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a vLLM server, which is ended afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # What `vllm serve` runs; the command itself looks for a package of another name than the CPU's.
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--dtype", "float32",
-        "--enforce-eager", "--max-model-len", "512", "--logprobs-mode", "processed_logprobs", "--port", str(port),
-    ]  # fmt: skip
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, env={**os.environ, **ON_A_CPU}, stdout=output, stderr=output)
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(60)
+    with served(sys.executable, model, tmp_path_factory.mktemp("server") / "log", ON_A_CPU) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
