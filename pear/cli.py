@@ -40,6 +40,7 @@ def study(
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     probe: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
+    executor: Literal["local", "ray"] = "local",
 ) -> int:
     """Run a study: base models x arms x seeds, one RL budget, and a report.
 
@@ -50,6 +51,7 @@ def study(
         set: override one key, such as `--set rl.steps=10`; repeatable.
         probe: give every arm a tenth of RL first and the better half all of it; the block `probe` changes both shares.
         dry_run: run nothing; print the stages, their commands, tokens at most and memory. Needs no model and no file.
+        executor: local, or ray: stages as tasks of the cluster that RAY_ADDRESS names, or of Ray on this machine.
     """
     from pear.study import dry_run_text, parse_studies, run_studies
 
@@ -68,7 +70,7 @@ def study(
     if dry_run:
         print(dry_run_text(chosen, directory, probe=probe))
         return 0
-    results = run_studies(chosen, directory, probe=probe)
+    results = run_studies(chosen, directory, probe=probe, executor=executor)
     return max(result.exit_code for result in results.values())
 
 

@@ -1,21 +1,23 @@
 """Runs a study's nodes side by side, each in a process of its own, and goes on where one fails."""
 
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
 
 from pear.errors import UserError
 from pear.runs import MANIFEST, PROGRESS, partial_path, read_json, write_json
 from pear.study.graph import Node, remaining_seconds, start_order, typical_durations
-from pear.study.machine import Machine, Slot, slots, stage_environment
-from pear.study.processes import PRELOAD, signal_group, start_forkserver, start_process, stop
+from pear.study.local_runner import LocalRunner
+from pear.study.machine import Machine
+from pear.study.processes import PRELOAD
 from pear.study.progress import Display, RunningNode, Snapshot
-from pear.study.worker import Job, work
+from pear.study.ray_runner import RayRunner
+from pear.study.worker import Job
+
+Executors = Literal["local", "ray"]
 
 FAILURES = "failures.json"
 LOGS = "logs"
@@ -41,13 +43,38 @@ class Outcome:
     blocked: tuple[str, ...]
 
 
+class Runner(Protocol):
+    """Where stages run, inside of its context; none runs any more when that ends."""
+
+    side_by_side: int
+    """How many run at once, about."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def fits(self, node: Node) -> bool:
+        """Whether a node can be started now. If not, no other is started before it."""
+
+    def start(self, node: Node, job: Job) -> None:
+        """Starts a node's stage, or hands it in."""
+
+    def began(self) -> list[str]:
+        """Ids of the nodes that run since this was last asked."""
+
+    def ended(self, patience: float) -> list[tuple[str, str | None]]:
+        """Ids of the nodes that ended, with what went wrong in one line; waits for the first, at most `patience`
+        seconds."""
+
+
 @dataclass(kw_only=True)
 class _Child:
+    """A node that was started; `started` is when it began to run, None while it is queued."""
+
     node: Node
-    slots: list[Slot]
-    process: ForkServerProcess
-    outcome: connection.Connection
-    started: float
+    started: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -58,10 +85,11 @@ class Executor:
         nodes: the whole plan, finished nodes included.
         stages: name of a stage to its module (and configuration class), `pear.stages.STAGES`.
         study_dir: where logs and failures are written.
-        machine: slots and threads.
+        machine: slots, threads and GPUs.
         display: what shows how far it is.
         given_up: nodes that failed a moment ago, with their failures; they are not tried again.
         preload: modules that the forkserver imports once, for all stages.
+        executor: "local", on this machine, or "ray".
     """
 
     nodes: Sequence[Node]
@@ -71,6 +99,7 @@ class Executor:
     display: Display
     given_up: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     preload: Sequence[str] = PRELOAD
+    executor: Executors = "local"
     _waiting: list[Node] = field(default_factory=list, init=False)
     _running: dict[str, _Child] = field(default_factory=dict, init=False)
     _finished: list[tuple[str, float]] = field(default_factory=list, init=False)
@@ -110,28 +139,31 @@ class Executor:
 
     def _run_waiting(self) -> None:
         (self.study_dir / LOGS).mkdir(exist_ok=True)
-        free = slots(self.machine)
-        slot_count = len(free)
-        context = start_forkserver(self.machine, self.preload)
-        with self.display:
-            try:
-                while True:
-                    for node in self._ready():
-                        needed = slots_of(node, slot_count)
-                        if needed > len(free):
-                            break  # the slots that come free are kept for it
-                        self._start(context, node, [free.pop(0) for _ in range(needed)])
-                    self.display.update(self._snapshot(slot_count))
-                    if not self._running:
+        runner: Runner = (
+            RayRunner(self.machine, self._waiting)
+            if self.executor == "ray"
+            else LocalRunner(self.machine, self.preload)
+        )
+        with runner, self.display:
+            while True:
+                for node in self._ready():
+                    if not runner.fits(node):
                         break
-                    sentinels = [child.process.sentinel for child in self._running.values()]
-                    connection.wait(sentinels, timeout=_POLL_SECONDS)
-                    for child in [child for child in self._running.values() if not child.process.is_alive()]:
-                        self._collect(child)
-                        free += child.slots
-                    free.sort(key=lambda slot: slot.number)
-            finally:
-                stop([child.process for child in self._running.values()])
+                    runner.start(node, self._job(node))
+                    self._waiting.remove(node)
+                    self._running[node.id] = _Child(node=node)
+                self._begin(runner.began())
+                self.display.update(self._snapshot(runner.side_by_side))
+                if not self._running:
+                    break
+                for node_id, error in runner.ended(_POLL_SECONDS):
+                    self._collect(self._running.pop(node_id), error)
+
+    def _begin(self, node_ids: Sequence[str]) -> None:
+        for node_id in node_ids:
+            child = self._running[node_id]
+            child.started = time.monotonic()
+            self.display.started(child.node)
 
     def _ready(self) -> list[Node]:
         """The nodes that could start now, the longest chain first, analyses last."""
@@ -139,33 +171,24 @@ class Executor:
         order = start_order(self.nodes, typical_durations(self._finished))
         return sorted(ready, key=lambda node: order[node.id])
 
-    def _start(self, context: ForkServerContext, node: Node, taken: list[Slot]) -> None:
-        reader, writer = context.Pipe(duplex=False)
-        job = Job(
+    def _job(self, node: Node) -> Job:
+        return Job(
             module=self.stages[node.stage][0],
             config=node.config,
             directory=node.directory,
             log=self._log(node),
-            environment=stage_environment(self.machine, taken),
             threads=self.machine.threads,
         )
-        process = start_process(context, work, (job, writer))
-        writer.close()
-        self._waiting.remove(node)
-        self._running[node.id] = _Child(
-            node=node, slots=taken, process=process, outcome=reader, started=time.monotonic()
-        )
-        self.display.started(node)
 
-    def _collect(self, child: _Child) -> None:
+    def _collect(self, child: _Child, error: str | None) -> None:
         node = child.node
-        seconds = time.monotonic() - child.started
-        error = _error(child)
-        child.outcome.close()
-        child.process.join()
-        signal_group(child.process, signal.SIGKILL)  # what a stage that died left behind
-        del self._running[node.id]
+        if error is None and not node.complete:
+            error = f"{node.stage}: ended without finishing its run directory."
         if error is None:
+            if child.started is None:  # it was over before anybody looked
+                seconds = float(read_json(node.directory / MANIFEST).get("seconds", 0.0))
+            else:
+                seconds = time.monotonic() - child.started
             self._done.add(node.id)
             self._finished.append((node.kind, seconds))
             self.display.finished(node, seconds, len(self._done), len(self.nodes))
@@ -181,8 +204,9 @@ class Executor:
     def _snapshot(self, slot_count: int) -> Snapshot:
         now = time.monotonic()
         running, left, estimates = [], {}, []
-        for child in self._running.values():
-            seconds = now - child.started
+        active = {node_id: now - child.started for node_id, child in self._running.items() if child.started is not None}
+        for node_id, seconds in active.items():
+            child = self._running[node_id]
             progress = _read_progress(child.node)
             running.append(RunningNode(label=child.node.label, seconds=seconds, progress=progress))
             share = progress["done"] / progress["total"] if progress and progress["total"] else 0.0
@@ -193,9 +217,10 @@ class Executor:
         durations = {**typical_durations(estimates), **typical_durations(self._finished)}
         blocked = self._blocked()
         able = [node for node in self._waiting if node.id not in blocked]
-        for child in self._running.values():
-            if child.node.id not in left and child.node.kind in durations:
-                left[child.node.id] = max(0.0, durations[child.node.kind] - (now - child.started))
+        for node_id, seconds in active.items():
+            kind = self._running[node_id].node.kind
+            if node_id not in left and kind in durations:
+                left[node_id] = max(0.0, durations[kind] - seconds)
         unfinished = [*able, *(child.node for child in self._running.values())]
         remaining, whole = self._remaining(unfinished, left, durations, slot_count), True
         if remaining is None:
@@ -220,7 +245,7 @@ class Executor:
         self, nodes: Sequence[Node], left: Mapping[str, float], durations: Mapping[str, float], slot_count: int
     ) -> float | None:
         """How long these unfinished nodes will take, None where that is not known or there are none."""
-        running = [node.id for node in nodes if node.id in self._running]
+        running = [node.id for node in nodes if node.id in self._running and self._running[node.id].started is not None]
         if not nodes or any(node_id not in left for node_id in running):
             return None
         return remaining_seconds(nodes, {node_id: left[node_id] for node_id in running}, durations, slot_count)
@@ -233,31 +258,6 @@ class Executor:
             before = len(blocked)
             blocked.update(node.id for node in self._waiting if blocked.intersection(node.depends))
         return blocked.difference(self._failures)
-
-
-def slots_of(node: Node, slot_count: int) -> int:
-    """How many slots a node takes: one for each process that it trains on, as far as there are so many."""
-    return min(int(getattr(node.config, "processes", 1)), slot_count)
-
-
-def _error(child: _Child) -> str | None:
-    """What went wrong in one line, None where the run is finished."""
-    try:
-        told = child.outcome.recv() if child.outcome.poll() else None
-    except EOFError:
-        told = None
-    if told is not None:
-        return str(told)
-    status = child.process.exitcode
-    if status is not None and status < 0:
-        name = signal.Signals(-status).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"The process was ended by {name}{hint}."
-    if status != 0:
-        return f"The process ended with status {status}."
-    if not child.node.complete:
-        return f"{child.node.stage}: ended without finishing its run directory."
-    return None
 
 
 def _read_progress(node: Node) -> dict[str, Any] | None:

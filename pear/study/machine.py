@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pear.configuration import StrictModel
+from pear.errors import unknown_name
+from pear.stages import STAGES
+from pear.study.graph import Node
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -17,12 +20,28 @@ class Machine(StrictModel):
     """How a study uses the machine. Not part of any fingerprint.
 
     Args:
-        slots: how many stages run side by side. By default cores // threads, or as many as there are GPUs.
+        slots: how many stages run side by side on this machine. By default cores // threads, or as many as there are
+            GPUs. On Ray its own resources decide.
         threads: CPU threads of each stage.
+        gpus: how many GPUs a stage gets, by the stage's name, such as {sft: 8, evaluate: 1}, or one number for all. By
+            default one for each of its processes, where there are any.
     """
 
     slots: Annotated[int | None, Field(gt=0)] = None
     threads: Annotated[int, Field(gt=0)] = 1
+    gpus: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = {}
+
+    @field_validator("gpus")
+    @classmethod
+    def _names_stages(cls, value: int | dict[str, int]) -> int | dict[str, int]:
+        for name in value if isinstance(value, dict) else ():
+            if name not in STAGES:
+                raise ValueError(str(unknown_name("stage", name, STAGES)))
+        return value
+
+    def gpus_of(self, node: Node) -> int | None:
+        """The GPUs that a node's stage gets; None where nothing is said of it."""
+        return self.gpus.get(node.stage) if isinstance(self.gpus, dict) else self.gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +61,22 @@ def slots(machine: Machine) -> list[Slot]:
 
 def stage_environment(machine: Machine, taken: Sequence[Slot]) -> dict[str, str]:
     """The environment of a stage's process, which sees the GPUs of its slots; with no slot, that of the forkserver."""
-    environment = {
-        **os.environ,
+    environment = {**os.environ, **stage_settings(machine)}
+    gpus = list(dict.fromkeys(slot.gpu for slot in taken if slot.gpu is not None))
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return environment
+
+
+def stage_settings(machine: Machine) -> dict[str, str]:
+    """What is set in the environment of every stage's process."""
+    return {
         "OMP_NUM_THREADS": str(machine.threads),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TQDM_DISABLE": "1",  # bars would fill the logs; stages write progress.json
         # Asking whether there is a GPU must not initialize CUDA in the forkserver: no child could use it then.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    gpus = list(dict.fromkeys(slot.gpu for slot in taken if slot.gpu is not None))
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return environment
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -11,7 +11,7 @@ from pear.runs import locked, note, replacing, write_json
 from pear.stages import STAGES
 from pear.study.checks import check_trainers
 from pear.study.config import StudyConfig
-from pear.study.executor import Executor, Outcome
+from pear.study.executor import Executor, Executors, Outcome
 from pear.study.graph import Node
 from pear.study.plan import Plan, make_plan
 from pear.study.probe import PROBE, Choice, choose, probe_nodes, probe_scores, probe_steps, write_choice
@@ -51,14 +51,14 @@ class StudyResult:
 
 
 def run_studies(
-    studies: Mapping[str | None, StudyConfig], directory: Path, *, probe: bool = False
+    studies: Mapping[str | None, StudyConfig], directory: Path, *, probe: bool = False, executor: Executors = "local"
 ) -> dict[str | None, StudyResult]:
     """Runs the studies of one file, one after another: each as `run_study`, in a directory of its name.
 
     Args:
         studies: what `parse_studies` returns.
         directory: holds one study's directory each, or is the one study's that has no name.
-        probe: as in `run_study`.
+        probe, executor: as in `run_study`.
 
     Raises:
         UserError: anything in any of them that cannot be used; none is started then.
@@ -66,10 +66,12 @@ def run_studies(
     places = {name: directory if name is None else directory / name for name in studies}
     for name, config in studies.items():
         make_plan(config, places[name].absolute(), probe=probe)
-    return {name: run_study(config, places[name], probe=probe) for name, config in studies.items()}
+    return {name: run_study(config, places[name], probe=probe, executor=executor) for name, config in studies.items()}
 
 
-def run_study(config: StudyConfig, study_dir: Path, *, probe: bool = False) -> StudyResult:
+def run_study(
+    config: StudyConfig, study_dir: Path, *, probe: bool = False, executor: Executors = "local"
+) -> StudyResult:
     """Runs every stage of a study that is not finished, side by side, and writes its report.
 
     Nodes are named by what goes into them. So the same call goes on after a kill and does nothing when all is done, and
@@ -81,6 +83,8 @@ def run_study(config: StudyConfig, study_dir: Path, *, probe: bool = False) -> S
         study_dir: where everything goes: study.yaml, plan.json, runs/, logs/, report.html, and failures.json if any.
         probe: give every arm a little RL first (`config.probe`), and all of it to the better ones. Which those are
             stands in probe.json. A later call without it runs the others too.
+        executor: where stages run: "local", or "ray", on the cluster that the variable RAY_ADDRESS names or on this
+            machine. It changes no number; a study may go on under the other.
 
     Returns:
         The verdict, the report and what failed. A failed stage stops those that need it and no others.
@@ -104,17 +108,17 @@ def run_study(config: StudyConfig, study_dir: Path, *, probe: bool = False) -> S
     with locked(study_dir):
         before = _files(study_dir)
         if probe:
-            plan, outcome = _run_probe(plan, study_dir)
+            plan, outcome = _run_probe(plan, study_dir, executor)
         else:
             (study_dir / PROBE).unlink(missing_ok=True)
             _write_plan(plan, study_dir)
             _note_count(config.name, plan.nodes)
-            outcome = _execute(plan, plan.nodes, study_dir)
+            outcome = _execute(plan, plan.nodes, study_dir, executor)
         _note_failures(plan, outcome)
         return _report(plan, study_dir, outcome, changed=before != _files(study_dir))
 
 
-def _run_probe(plan: Plan, study_dir: Path) -> tuple[Plan, Outcome]:
+def _run_probe(plan: Plan, study_dir: Path, executor: Executors) -> tuple[Plan, Outcome]:
     """Every arm up to the probe's step, then the better ones to the end; returns the plan without the others' end.
 
     Where the study was stopped on the way, the finished stages are there, and all the rest follows from them.
@@ -126,7 +130,7 @@ def _run_probe(plan: Plan, study_dir: Path) -> tuple[Plan, Outcome]:
         (study_dir / PROBE).unlink(missing_ok=True)
         _write_plan(plan, study_dir)
     _note_count(f"{config.name}, probe of {steps} in {config.rl['steps']} RL steps", first)
-    probed = _execute(plan, first, study_dir)
+    probed = _execute(plan, first, study_dir, executor)
     choice = _choose(plan)
     note(choice.sentence)
     write_choice(study_dir / PROBE, choice.record(steps, config.probe))
@@ -137,7 +141,7 @@ def _run_probe(plan: Plan, study_dir: Path) -> tuple[Plan, Outcome]:
     _write_plan(plan, study_dir)
     _note_count(config.name, plan.nodes)
     # What failed a moment ago would fail again; the next call tries it.
-    outcome = _execute(plan, plan.nodes, study_dir, given_up=probed.failures)
+    outcome = _execute(plan, plan.nodes, study_dir, executor, given_up=probed.failures)
     return plan, replace(outcome, ran=probed.ran + outcome.ran, reused=outcome.reused - probed.ran)
 
 
@@ -154,7 +158,11 @@ def _narrowed(plan: Plan, study_dir: Path, choice: Choice) -> Plan:
 
 
 def _execute(
-    plan: Plan, nodes: Sequence[Node], study_dir: Path, given_up: Mapping[str, Mapping[str, str]] | None = None
+    plan: Plan,
+    nodes: Sequence[Node],
+    study_dir: Path,
+    executor: Executors,
+    given_up: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Outcome:
     return Executor(
         nodes=nodes,
@@ -163,6 +171,7 @@ def _execute(
         machine=plan.config.machine,
         display=make_display(),
         given_up=given_up or {},
+        executor=executor,
     ).run()
 
 

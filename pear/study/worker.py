@@ -32,7 +32,6 @@ class Job:
         config: the stage's configuration.
         directory: the output directory.
         log: the file that takes standard output and standard error.
-        environment: the process's whole environment.
         threads: torch's threads.
     """
 
@@ -40,30 +39,57 @@ class Job:
     config: StrictModel
     directory: Path
     log: Path
-    environment: Mapping[str, str]
     threads: int
 
 
-def work(job: Job, outcome: Connection) -> None:
-    """Runs a stage in this process; what went wrong goes to `outcome` as one line, and the exit status is 1."""
+def work(job: Job, environment: Mapping[str, str], outcome: Connection) -> None:
+    """Runs a stage in this process, with that environment and no other; what went wrong goes to `outcome` as one line,
+    and the exit status is 1."""
     # A session of its own: Ctrl-C in the terminal reaches the study alone, which then stops this whole group.
     os.setsid()
     _die_with_parent()
     os.environ.clear()
-    os.environ.update(job.environment)
+    os.environ.update(environment)
     _redirect(job.log)
     try:
-        if "torch" in sys.modules:  # preloaded; otherwise OMP_NUM_THREADS is read when a stage imports it
-            import torch
-
-            torch.set_num_threads(job.threads)
-        wait_until_free(partial_path(job.directory))
-        importlib.import_module(job.module).run(job.config)
+        _run(job)
     except BaseException as error:
         traceback.print_exc()
         outcome.send(one_line(error))
         sys.stderr.flush()
         sys.exit(1)
+
+
+def work_in_ray(job: Job, settings: Mapping[str, str], folder: Path) -> str | None:
+    """Runs a stage in this process of Ray's, which has the environment that Ray gave it, and `settings`.
+
+    `folder` is where the study was started: paths in its file may be relative to it.
+
+    Returns:
+        What went wrong, as one line; None where nothing did.
+    """
+    os.environ.update(settings)
+    if folder.is_dir():  # not on every machine of a cluster, where paths are better absolute
+        os.chdir(folder)
+    _redirect(job.log)
+    try:
+        _run(job)
+    except BaseException as error:
+        traceback.print_exc()
+        return one_line(error)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return None
+
+
+def _run(job: Job) -> None:
+    if "torch" in sys.modules:  # preloaded; otherwise OMP_NUM_THREADS is read when a stage imports it
+        import torch
+
+        torch.set_num_threads(job.threads)
+    wait_until_free(partial_path(job.directory))
+    importlib.import_module(job.module).run(job.config)
 
 
 def one_line(error: BaseException) -> str:

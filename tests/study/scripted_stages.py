@@ -76,6 +76,7 @@ def run(config: ScriptedConfig) -> Path:
         facts = {
             "began": began,
             "ended": time.time(),
+            "folder": str(Path.cwd()),
             "threads": os.environ["OMP_NUM_THREADS"],
             "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "telemetry": os.environ["HF_HUB_DISABLE_TELEMETRY"],
