@@ -26,6 +26,7 @@ INSPECT = "inspect"
 RUNS = {
     **{stage: stage for stage in ("pretrain", "collect", "score", "sft", "grpo", "evaluate", "rescale", INSPECT)},
     "lora": "sft",
+    "estimate": "score",
     **dict.fromkeys(("weight_drift", "divergence", "token_weights", "gradient_rotation"), "analyze"),
 }
 STUDY = "study"
@@ -60,6 +61,14 @@ def stage_values(run: str, folder: Path) -> dict[str, Any]:
             "shard_problems": 2,
         },
         "score": {"model": model, "inputs": [buffer], "shard_rows": 8},
+        "estimate": {
+            "model": model,
+            "inputs": [buffer],
+            "shard_rows": 8,
+            "behavior": "estimate",
+            "folds": 2,
+            "fit": {**_TRAINER, "max_steps": 4, "save_steps": 1},
+        },
         "sft": {"model": model, "buffer": buffer, "trainer": _TRAINER},
         "lora": {"model": model, "buffer": buffer, "trainer": _TRAINER, "lora": {}},
         "grpo": {

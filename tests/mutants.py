@@ -531,6 +531,42 @@ MUTANTS: tuple[Mutant, ...] = (
         new='                return ""',
         tests="tests/tasks/synlogic/test_wordscapes.py",
     ),
+    Mutant(
+        file="pear/ops/spans.py",
+        old="means /= torch.bincount(span)",
+        new="means /= 1",
+        tests="tests/ops/test_spans.py",
+    ),
+    Mutant(
+        file="pear/ops/spans.py",
+        old="is_end = (rank[last] + 1) // block_size > rank[first] // block_size",
+        new="is_end = (rank[last] + 1) % block_size == 0",
+        tests="tests/ops/test_spans.py",
+    ),
+    Mutant(
+        file="pear/ops/spans.py",
+        old="is_end |= torch.cat([rank[first[1:]] == 0, is_end.new_ones(1)])",
+        new="is_end[-1] = True",
+        tests="tests/ops/test_spans.py",
+    ),
+    Mutant(
+        file="pear/data/alignment.py",
+        old="values += [math.fsum(log_probs[start : start + own]), *[0.0] * (other - 1)]",
+        new="values += [*[0.0] * (other - 1), log_probs[start]]",
+        tests="tests/data/test_alignment.py",
+    ),
+    Mutant(
+        file="pear/training/sft_data.py",
+        old="if BEHAVIOR in needs.columns and needs.token_ratios and",
+        new="if BEHAVIOR in needs.columns and not needs.columns and",
+        tests="tests/stages/test_score_align.py",
+    ),
+    Mutant(
+        file="pear/stages/cross_fitting.py",
+        old="if own != fold]\n            train",
+        new="if own >= 0]\n            train",
+        tests="tests/stages/test_score_estimate.py",
+    ),
 )
 
 

@@ -65,6 +65,8 @@ def read_calibration(request: Request) -> Calibration:
     assert after is not None
     assert buffer is not None
     manifest = read_manifest(buffer)
+    if manifest.aligned_from is not None:
+        raise UserError(f"{buffer}: its log-probs are those of spans of text, and this analysis looks at tokens.")
     tokenizers = [load_tokenizer(name) for name in (before, after)]
     maps = [token_map(manifest, tokenizer) for tokenizer in tokenizers]
     if maps[0] != maps[1]:

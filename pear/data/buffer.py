@@ -16,6 +16,7 @@ import pyarrow.parquet
 from pydantic import Field, ValidationError
 
 from pear.configuration import StrictModel
+from pear.data.alignment import SPANS
 from pear.data.teacher_top import TOP_COLUMNS, with_top_columns
 from pear.data.validation import check_rows
 from pear.errors import UserError
@@ -49,6 +50,8 @@ SCHEMA = pyarrow.schema(
         ("sampling", pyarrow.string()),
     ]
 )
+
+_SPANS_FIELD = pyarrow.field(SPANS, pyarrow.list_(pyarrow.int32()))
 
 
 class ShardRecord(StrictModel):
@@ -95,6 +98,26 @@ class TeacherTop(StrictModel):
     temperature: Literal[1] = 1
 
 
+class Estimate(StrictModel):
+    """Where log-probs come from that are no policy's but an estimate of it: cross-fitting on the trajectories.
+
+    Args:
+        model: what each fold's model was before it was fitted to the other folds.
+        folds: how many there are; problems are dealt to them.
+    """
+
+    model: str
+    folds: int
+
+    @property
+    def sentence(self) -> str:
+        """What every report of the buffer says."""
+        return (
+            "Its log-probs are an estimate: the policy that made the trajectories was not at hand, and each was scored "
+            f"by a model fitted, from {self.model}, to the other of {self.folds} folds. Ratios are as good as that."
+        )
+
+
 class BufferManifest(StrictModel):
     """What holds for every row of a buffer.
 
@@ -111,6 +134,9 @@ class BufferManifest(StrictModel):
         engine: what computed the log-probs.
         verified: whether `correct` is the word of a verifier of this package, or the source's.
         teacher_top: what the columns of a teacher's likeliest tokens hold, None where there are none.
+        estimate: how the log-probs were estimated; None where they are `behavior_model`'s own.
+        aligned_from: the digest of the behavior policy's tokenizer, where that is another one. Then the log-probs are
+            those of spans (`span_ids`), carried over as `pear.data.alignment` says.
         counts, shards: filled in by the writer.
     """
 
@@ -128,6 +154,8 @@ class BufferManifest(StrictModel):
     engine: str
     verified: bool
     teacher_top: TeacherTop | None = None
+    estimate: Estimate | None = None
+    aligned_from: str | None = None
     counts: BufferCounts | None = None
     shards: tuple[ShardRecord, ...] = ()
 
@@ -143,6 +171,8 @@ def new_manifest(
     engine: str,
     verified: bool,
     teacher_top: TeacherTop | None = None,
+    estimate: Estimate | None = None,
+    aligned_from: str | None = None,
 ) -> BufferManifest:
     """The manifest of a buffer that is to be written, with the tokenizer's digests. See `BufferManifest`."""
     from pear.data.rendering import added_tokens, tokenizer_digest, vocabulary_digest
@@ -159,6 +189,8 @@ def new_manifest(
         engine=engine,
         verified=verified,
         teacher_top=teacher_top,
+        estimate=estimate,
+        aligned_from=aligned_from,
     )
 
 
@@ -186,12 +218,13 @@ class BufferWriter:
         Args:
             index: of the shard.
             rows: with the columns of `SCHEMA`; where the manifest has `teacher_top`, also with a `TopTokens` of that
-                name.
+                name, and where it has `aligned_from`, also with `span_ids`.
 
         Raises:
             UserError: a row breaks the buffer's rules (see `validation.check_rows`).
         """
-        table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+        schema = SCHEMA if self.manifest.aligned_from is None else SCHEMA.append(_SPANS_FIELD)
+        table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema)
         top = self.manifest.teacher_top
         if top is not None:
             table = with_top_columns(table, [row["teacher_top"] for row in rows], top.k)
@@ -296,7 +329,8 @@ def read_shards(directory: str | Path, *, teacher_top: bool = False) -> list[pya
             f"{directory} --teacher-top-k 20 ...`."
         )
     top_k = manifest.teacher_top.k if teacher_top and manifest.teacher_top is not None else None
-    columns = [*SCHEMA.names, *(TOP_COLUMNS if teacher_top else ())]
+    required = [*SCHEMA.names, *([] if manifest.aligned_from is None else [SPANS])]
+    columns = [*required, *(TOP_COLUMNS if teacher_top else ())]
     tables = []
     for record in manifest.shards:
         path = directory / record.name
@@ -309,7 +343,7 @@ def read_shards(directory: str | Path, *, teacher_top: bool = False) -> list[pya
             table = pyarrow.parquet.read_table(path, columns=[name for name in columns if name in there])
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"{path}: not readable as Parquet ({error}). Make the buffer again.") from None
-        tables.append(check_rows(table, origin=str(path), columns=SCHEMA.names, top_k=top_k))
+        tables.append(check_rows(table, origin=str(path), columns=required, top_k=top_k))
     return tables
 
 

@@ -11,6 +11,7 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
+from pear.data.alignment import SPANS
 from pear.data.teacher_top import TOP_IDS
 from pear.errors import UserError
 from pear.runs import canonical_json, sha256
@@ -41,7 +42,9 @@ def token_map(manifest: "BufferManifest", tokenizer: "PreTrainedTokenizerBase") 
     if vocabulary_digest(tokenizer) != manifest.vocabulary_digest:
         raise UserError(
             f"{name}: its vocabulary is not the one of the buffer, which was made with {manifest.behavior_model}, so "
-            "the token ids mean other text. Score the trajectories' text with a model of this tokenizer (pear score)."
+            f"the token ids mean other text. Carry it over: pear score --align {name} --model BEHAVIOR --inputs BUFFER "
+            "gives the log-probs of spans of text that both tokenizers share; without --align, pear score gives this "
+            "model's own log-probs to rows of text."
         )
     known = added_tokens(tokenizer)
     found: TokenMap = {}
@@ -121,6 +124,8 @@ def translate(table: pyarrow.Table, tokens: TokenMap) -> pyarrow.Table:
         values = numpy.zeros(len(translated), dtype=numpy.float32)
         values[starts] = _flat(column)
         table = _with(table, name, values, offsets)
+    if SPANS in table.column_names:
+        table = _with(table, SPANS, numpy.repeat(_flat(table[SPANS].combine_chunks()), counts), offsets)
     return table
 
 

@@ -6,6 +6,7 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
+from pear.data.alignment import SPANS
 from pear.data.teacher_top import TOP_COLUMNS, top_fault
 from pear.errors import UserError
 
@@ -40,6 +41,8 @@ def check_rows(
         _refuse(table, table[name].is_null(), origin, f"{name} is missing")
     lengths = pyarrow.compute.list_value_length(table["completion_ids"])
     _refuse(table, pyarrow.compute.equal(lengths, 0), origin, "completion_ids is empty")
+    if SPANS in table.column_names:
+        _check_spans(table, lengths, origin)
     for name in _LOG_PROBS:
         if name in table.column_names:
             table = _checked_log_probs(table, name, lengths, origin)
@@ -47,6 +50,25 @@ def check_rows(
     if fault is not None:
         raise UserError(f"{_place(table, fault[0], origin)}: {fault[1]}. Score the trajectory again.")
     return table
+
+
+def _check_spans(table: pyarrow.Table, lengths: pyarrow.ChunkedArray, origin: str) -> None:
+    """Spans are numbered from 0 along each completion, one number for each token."""
+    _refuse(table, table[SPANS].is_null(), origin, f"{SPANS} is missing")
+    own_lengths = pyarrow.compute.list_value_length(table[SPANS])
+    _refuse(table, pyarrow.compute.not_equal(own_lengths, lengths), origin, f"{SPANS} has another length than the ids")
+    if table.num_rows == 0:
+        return
+    values = pyarrow.concat_arrays(table[SPANS].chunks).flatten().to_numpy(zero_copy_only=False)
+    ends = numpy.cumsum(own_lengths.to_numpy())
+    steps = numpy.diff(values, prepend=0)
+    starts = numpy.concatenate([[0], ends[:-1]])
+    # The first of a completion is 0 itself; there the step from the completion before it says nothing.
+    steps[starts] = values[starts] * 2
+    wrong = numpy.flatnonzero((steps != 0) & (steps != 1))
+    if len(wrong):
+        row = int(numpy.searchsorted(ends, wrong[0], side="right"))
+        raise UserError(f"{_place(table, row, origin)}: {SPANS} must count up from 0. Score the trajectory again.")
 
 
 def _checked_log_probs(table: pyarrow.Table, name: str, lengths: pyarrow.ChunkedArray, origin: str) -> pyarrow.Table:

@@ -10,6 +10,7 @@ from torch import Tensor
 from pear.ops.losses import weighted_sum
 from pear.ops.masking import check_floating, check_mask, check_shape, find_sequences
 from pear.ops.ratios import log_ratios
+from pear.ops.spans import pooled_log_ratios
 
 FLOAT_FIELDS = (
     "behavior_log_probs",
@@ -60,6 +61,8 @@ class TokenBatch:
         is_negative: bool; True at the tokens of verified failures.
         step: counts of the whole optimizer step that this is a part of. None: this batch is the whole step.
         step_weights: the objective's weights, where `pear.objectives.step` worked them out over the whole step.
+        spans: any ints, equal over a span of tokens: `behavior_log_probs` are exact for spans alone, as their sums
+            (`pear.ops.spans`). None: for each token.
 
     Raises:
         ValueError: when made, if a shape, dtype or device does not fit.
@@ -78,6 +81,7 @@ class TokenBatch:
     reward: Float[Tensor, "batch seq"] | None = None
     step: StepCounts | None = None
     step_weights: Float[Tensor, "batch seq"] | None = None
+    spans: Int[Tensor, "batch seq"] | None = None
 
     def __post_init__(self) -> None:
         check_floating("log_probs", self.log_probs)
@@ -88,11 +92,13 @@ class TokenBatch:
                 continue
             check_shape(name, values, self.log_probs)
             check_floating(name, values)
+        if self.spans is not None:
+            check_shape("spans", self.spans, self.log_probs)
         if self.is_negative is not None:
             check_shape("is_negative", self.is_negative, self.log_probs)
             if self.is_negative.dtype != torch.bool:
                 raise ValueError(f"is_negative must be of dtype torch.bool. Got {self.is_negative.dtype}.")
-        for name in ("response_mask", "segment_ids", "is_negative", *FLOAT_FIELDS):
+        for name in ("response_mask", "segment_ids", "is_negative", "spans", *FLOAT_FIELDS):
             values = getattr(self, name)
             if values is not None and values.device != self.log_probs.device:
                 raise ValueError(
@@ -118,9 +124,18 @@ class TokenBatch:
 
 
 def behavior_log_ratios(batch: TokenBatch) -> Float64[Tensor, "batch seq"]:
-    """log pi_theta - log pi_beta, detached, for an objective that requires `behavior_log_probs`."""
+    """log pi_theta - log pi_beta, detached, for an objective that requires `behavior_log_probs`; pooled over spans
+    where these are known for spans alone."""
+    return ratios_of(batch, batch.log_probs)
+
+
+def ratios_of(batch: TokenBatch, target: Float[Tensor, "batch seq"]) -> Float64[Tensor, "batch seq"]:
+    """`behavior_log_ratios` with `target` in place of the batch's log-probs."""
     assert batch.behavior_log_probs is not None
-    return log_ratios(batch.log_probs, batch.behavior_log_probs, response_mask=batch.response_mask)
+    found = log_ratios(target, batch.behavior_log_probs, response_mask=batch.response_mask)
+    if batch.spans is None:
+        return found
+    return pooled_log_ratios(found, batch.response_mask, batch.spans, segment_ids=batch.segment_ids)
 
 
 @final

@@ -45,6 +45,11 @@ class StepControl(Weighting, ABC):
         return self.of.entropy_of_top
 
     @property
+    def token_ratios(self) -> bool:
+        """As the other weighting has it."""
+        return self.of.token_ratios
+
+    @property
     def whole_step(self) -> bool:
         """Always: a weight depends on the step's other sequences."""
         return True

@@ -53,6 +53,11 @@ class NegativesWeighting(Weighting):
         return self.positive.entropy_of_top
 
     @property
+    def token_ratios(self) -> bool:
+        """As the positives' weighting has it: the negatives' ratio is of the whole sequence."""
+        return self.positive.token_ratios
+
+    @property
     def whole_step(self) -> bool:
         """As the positives' weighting has it: the negatives' weights need the step's counts alone."""
         return self.positive.whole_step

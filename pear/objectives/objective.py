@@ -68,6 +68,11 @@ class Weighting(ABC):
         weights out before the step's first loss; a batch without `step_weights` is taken as a whole step."""
         return False
 
+    @property
+    def token_ratios(self) -> bool:
+        """Whether it reads the ratio of each token, so that the ratios of spans (`TokenBatch.spans`) are not enough."""
+        return "behavior_log_probs" in self.requires
+
     @abstractmethod
     def __call__(self, batch: TokenBatch) -> Float[Tensor, "batch seq"]:
         """The weights; anything at masked positions. `Objective` cuts gradients through them off."""
@@ -109,6 +114,11 @@ class Objective(ABC):
         """The fields of `TokenBatch`, beyond log_probs and response_mask, that must be given."""
         return self.base().requires | self.weighting().requires
 
+    @property
+    def token_ratios(self) -> bool:
+        """Whether it reads the ratio of each token, so that the ratios of spans (`TokenBatch.spans`) are not enough."""
+        return self.weighting().token_ratios
+
     @final
     def __call__(self, batch: TokenBatch) -> TokenLoss:
         """sum_t sg[weight_t] x loss_t over the response tokens (arXiv 2602.01058, Section 3.2), as a `TokenLoss`.
@@ -149,6 +159,10 @@ class Objective(ABC):
         missing = sorted(field for field in self.requires if getattr(batch, field) is None)
         if missing:
             raise ValueError(f"{name} requires {', '.join(missing)} in the TokenBatch. Got None.")
+        if batch.spans is not None and self.token_ratios:
+            raise ValueError(
+                f"{name} reads the behavior policy's log-prob of each token, and these are known for spans alone."
+            )
         if "is_negative" in self.requires or batch.is_negative is None:
             return
         if bool((batch.is_negative & batch.response_mask).any()):

@@ -33,6 +33,7 @@ from pear.objectives.policies import POLICIES, Policy, check_policy, graded_rewa
 from pear.ops.diagnostics import WeightSums, sum_clipped, sum_weights
 from pear.ops.masking import in_float64
 from pear.ops.ratios import Level, check_weighting, precise_log_weights
+from pear.ops.spans import span_block_log_weights
 from pear.ops.tempering import check_ess_target, log_effective_sample_size, tempering_exponent
 
 UNCLIPPED = (-math.inf, math.inf)
@@ -75,6 +76,11 @@ class ImportanceWeighting(Weighting):
     def requires(self) -> frozenset[str]:
         """The behavior policy's log-probs; those of the reference or the rewards where they are used."""
         return POLICIES[self.policy] | (frozenset({"reward"}) if self.graded else frozenset())
+
+    @property
+    def token_ratios(self) -> bool:
+        """At token level. Blocks can end where spans do, and a sequence does."""
+        return self.level == "token"
 
     @property
     def whole_step(self) -> bool:
@@ -149,6 +155,17 @@ class ImportanceWeighting(Weighting):
     def _log_weights(
         self, batch: TokenBatch, log_ratio: Float64[Tensor, "batch seq"], log_weight_clip: tuple[float, float]
     ) -> Float64[Tensor, "batch seq"]:
+        if batch.spans is not None and self.level == "block":
+            return span_block_log_weights(
+                log_ratio,
+                batch.response_mask,
+                batch.spans,
+                block_size=self.block_size,
+                gamma=self.gamma,
+                log_ratio_clip=self.log_ratio_clip,
+                log_weight_clip=log_weight_clip,
+                segment_ids=batch.segment_ids,
+            )
         return precise_log_weights(
             log_ratio,
             batch.response_mask,

@@ -5,10 +5,9 @@ from typing import Literal
 from jaxtyping import Float64
 from torch import Tensor
 
-from pear.objectives.batch import TokenBatch, behavior_log_ratios
+from pear.objectives.batch import TokenBatch, behavior_log_ratios, ratios_of
 from pear.ops.losses import LOG_PROB_FLOOR
 from pear.ops.masking import in_float64, keep_response
-from pear.ops.ratios import log_ratios
 
 Policy = Literal["current", "reference"]
 """Which theta the ratios use: the model that is trained, without gradient, or the frozen reference."""
@@ -32,13 +31,12 @@ def policy_log_ratios(batch: TokenBatch, policy: Policy) -> Float64[Tensor, "bat
     Raises:
         ValueError: a log-prob at a response token is not finite (names the row).
     """
-    assert batch.behavior_log_probs is not None
     if policy == "current":
         return behavior_log_ratios(batch)
     assert batch.ref_log_probs is not None
     floored = batch.ref_log_probs.detach().clamp(min=LOG_PROB_FLOOR)
     target = keep_response("ref_log_probs", floored, batch.response_mask)
-    return log_ratios(target, batch.behavior_log_probs, response_mask=batch.response_mask)
+    return ratios_of(batch, target)
 
 
 def graded_rewards(batch: TokenBatch) -> Float64[Tensor, "batch seq"]:

@@ -73,7 +73,7 @@ def laid_end_to_end(batches: Sequence[TokenBatch]) -> TokenBatch:
     number = 0
     for batch in batches:
         mask = batch.response_mask
-        for name in ("log_probs", "is_negative", *FLOAT_FIELDS):
+        for name in ("log_probs", "is_negative", "spans", *FLOAT_FIELDS):
             values = getattr(batch, name)
             if values is not None and name != "step_weights":
                 columns.setdefault(name, []).append(values.detach()[mask].cpu())

@@ -72,6 +72,7 @@ def write_calibration_page(run_dir: Path) -> Path:
             chosen=[(point["objective"], point["objective_kwargs"]) in chosen for point in points],
             counts=f"{counts}, {found['tokens']:,} tokens",
             config=manifest["config"],
+            estimate=manifest.get("results", {}).get("estimate"),
             fingerprint=manifest["fingerprint"],
             pear_version=pear.__version__,
             light_css=theme_css(dark=False),

@@ -77,6 +77,7 @@ def write_weight_page(run_dir: Path, *, order: str = "effective_sample_size", sh
             title=f"Weights of {manifest['config']['objective']}",
             trajectories=[_trajectory(row, bounds) for row in rows[:shown]],
             total=len(rows),
+            estimate=manifest["results"].get("estimate"),
             order=order,
             config=manifest["config"],
             bounds=bounds,

@@ -95,7 +95,7 @@ def run(config: CalibrateConfig) -> Path:
         counts = {"trajectories": len(rows), "tokens": batch.log_probs.numel()}
         recommended = recommend(points, config.ess)
         write_json(run_dir.work / CALIBRATION, {**counts, "points": points, "recommended": recommended})
-        return run_dir.finish({**counts, "recommended": recommended})
+        return run_dir.finish({**counts, "recommended": recommended, **prepared.of_estimate()})
 
 
 def _grid(config: CalibrateConfig) -> list[dict[str, Any]]:

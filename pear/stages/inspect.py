@@ -89,7 +89,7 @@ def run(config: InspectConfig) -> Path:
             pyarrow.parquet.write_table(rows, temporary, compression="zstd")
         weighting = objective.weighting()
         bounds = {name: getattr(weighting, name, None) for name in ("log_ratio_clip", "log_weight_clip")}
-        return run_dir.finish({"trajectories": len(rows), **bounds})
+        return run_dir.finish({"trajectories": len(rows), **bounds, **prepared.trajectories.of_estimate()})
 
 
 def _prepare(config: InspectConfig, model: str, objective: "Objective") -> _Prepared:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pear.errors import UserError
 from pear.runs import Files, Run
 
 if TYPE_CHECKING:
@@ -28,12 +29,20 @@ class ScoringConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scorable:
-    """A buffer's first correct trajectories, and the engine that scores them."""
+    """A buffer's first correct trajectories, and the engine that scores them.
+
+    Where the behavior policy's log-probs are an estimate, `estimate` is the sentence that says so.
+    """
 
     engine: "TransformersEngine"
     tokenizer: "PreTrainedTokenizerBase"
     rows: list[dict[str, Any]]
     prompts: list[list[int]]
+    estimate: str | None
+
+    def of_estimate(self) -> dict[str, str]:
+        """What a run's results say of it."""
+        return {} if self.estimate is None else {"estimate": self.estimate}
 
     def scored(self, chosen: slice) -> list[tuple[dict[str, Any], list[float]]]:
         """Rows with the model's log-probs of their completions."""
@@ -51,6 +60,11 @@ def open_scorable(config: ScoringConfig, model: str) -> Scorable:
     from pear.engines.transformers_engine import TransformersEngine
 
     manifest = read_manifest(config.buffer)
+    if manifest.aligned_from is not None:
+        raise UserError(
+            f"{config.buffer}: its log-probs are those of spans of text, since the behavior policy has another "
+            "tokenizer, and not of tokens. Look at the `weights/` metrics of `pear sft`."
+        )
     tokenizer = load_tokenizer(model)
     dataset = fit_tokenizer(load_buffer(config.buffer), manifest, tokenizer)
     rows = dataset.select(range(min(config.trajectories, len(dataset)))).to_list()
@@ -58,7 +72,8 @@ def open_scorable(config: ScoringConfig, model: str) -> Scorable:
     engine = TransformersEngine(model, tokenizer, config.device, dtype=config.dtype, memory_gib=config.memory_gib)
     for row, prompt in zip(rows, prompts, strict=True):
         engine.check_lengths(len(prompt) + len(row["completion_ids"]), what=row["problem_id"])
-    return Scorable(engine=engine, tokenizer=tokenizer, rows=rows, prompts=prompts)
+    estimate = None if manifest.estimate is None else manifest.estimate.sentence
+    return Scorable(engine=engine, tokenizer=tokenizer, rows=rows, prompts=prompts, estimate=estimate)
 
 
 def in_parts(run_dir: Run, journal: str, count: int, make: Callable[[slice], list[dict[str, Any]]]) -> "pyarrow.Table":

@@ -138,6 +138,8 @@ def run(config: SftConfig) -> Path:
         UserError: an unknown key or name, a buffer that the model's tokenizer cannot read, an objective without its
             log-probs, trajectories that are too long; before anything is written.
     """
+    from pear.data.buffer import read_manifest
+    from pear.data.token_map import named, token_map
     from pear.objectives import make_objective
 
     model = resolve_model(config.model)
@@ -166,18 +168,13 @@ def run(config: SftConfig) -> Path:
         if run_dir.complete:
             return run_dir.output_dir
         results = _train(config, model, tokenizer, dataset, run_dir)
-        if tokens := _named_token_map(config.buffer, tokenizer):
+        manifest = read_manifest(config.buffer)
+        if tokens := named(token_map(manifest, tokenizer), manifest, tokenizer):
             results["token_map"] = tokens
+        if manifest.estimate is not None:
+            results["estimate"] = manifest.estimate.sentence
+            note(f"{config.buffer}: {manifest.estimate.sentence}")
         return run_dir.finish({**results, "update/norm": update_norm(model, run_dir.work)})
-
-
-def _named_token_map(buffer: str | Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[str]]:
-    """What stands for the buffer's added tokens in the model's tokenizer, where that is something else."""
-    from pear.data.buffer import read_manifest
-    from pear.data.token_map import named, token_map
-
-    manifest = read_manifest(buffer)
-    return named(token_map(manifest, tokenizer), manifest, tokenizer)
 
 
 def checked_inputs(
@@ -227,7 +224,11 @@ def checked_inputs(
         dataset,
         tokenizer,
         needs=DataNeeds(
-            columns=columns, behavior=config.behavior, max_negative_share=config.max_negative_share, seed=config.seed
+            columns=columns,
+            token_ratios=objective.token_ratios,
+            behavior=config.behavior,
+            max_negative_share=config.max_negative_share,
+            seed=config.seed,
         ),
         max_length=args.max_length,
         overflow=config.overflow,

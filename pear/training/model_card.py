@@ -38,10 +38,12 @@ def paper_of(objective: Objective) -> dict[str, str]:
 
 def describe_buffer(directory: str | Path) -> str:
     """A buffer by the sha256 of its `buffer.json`, which holds those of its shards; without its path."""
-    counts = read_manifest(directory).counts
-    assert counts is not None
+    manifest = read_manifest(directory)
+    assert manifest.counts is not None
     digest = file_digest(Path(directory) / BUFFER_FILE)
-    return f"the {counts.correct} correct of {counts.rows} trajectories of a buffer, {BUFFER_FILE} sha256 `{digest}`"
+    kept = f"the {manifest.counts.correct} correct of {manifest.counts.rows} trajectories of a buffer"
+    estimate = "" if manifest.estimate is None else f". {manifest.estimate.sentence.rstrip('.')}"
+    return f"{kept}, {BUFFER_FILE} sha256 `{digest}`{estimate}"
 
 
 def describe_rows(trajectories: Dataset) -> str:

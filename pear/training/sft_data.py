@@ -11,6 +11,7 @@ import pyarrow.compute
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from pear.data.alignment import SPANS
 from pear.data.rendering import render_prompt
 from pear.data.teacher_top import TOP_COLUMNS, TOP_IDS, TOP_LOG_PROBS, top_fault
 from pear.errors import UserError
@@ -23,7 +24,14 @@ PROCESSED = "behavior_processed_log_probs"
 NEGATIVE = "is_negative"
 REWARD = "reward"
 # What a token row may hold beside `input_ids` and `labels`, and what stands on the prompt.
-TOKEN_COLUMNS: dict[str, Any] = {BEHAVIOR: 0.0, NEGATIVE: False, REWARD: 0.0, TOP_IDS: 0, TOP_LOG_PROBS: 0.0}
+TOKEN_COLUMNS: dict[str, Any] = {
+    BEHAVIOR: 0.0,
+    SPANS: 0,
+    NEGATIVE: False,
+    REWARD: 0.0,
+    TOP_IDS: 0,
+    TOP_LOG_PROBS: 0.0,
+}
 _OF_TRAJECTORY = (NEGATIVE, REWARD)
 _IDS = ("prompt_ids", "completion_ids")
 _BATCH = 1000
@@ -40,6 +48,8 @@ class DataNeeds:
     Attributes:
         columns: of `TOKEN_COLUMNS`, those that must be there. With `is_negative`, which is made from the column
             `correct`, failures are trained on; without it they are refused.
+        token_ratios: whether the objective reads the log-prob of each token, so that the sums over spans that an
+            aligned buffer has (`span_ids`) are not enough.
         behavior: which log-probs of the behavior policy are used: "raw" of the full vocabulary at temperature 1, or
             "processed" of the distribution that was sampled.
         max_negative_share: most failures, as a share of all trajectories (arXiv 2602.01058, Section 4.5: half).
@@ -47,6 +57,7 @@ class DataNeeds:
     """
 
     columns: frozenset[str] = frozenset()
+    token_ratios: bool = False
     behavior: str = "raw"
     max_negative_share: float = 0.5
     seed: int = 0
@@ -67,7 +78,8 @@ def checked_trajectories(
     Args:
         dataset: a buffer's (`pear.data.buffer.load_buffer`) or any with `completion_ids` and either `prompt` (messages)
             or `prompt_ids`, which are taken as they are and come before `prompt`. `behavior_log_probs`, one for
-            each completion id, EOS included, are log pi_beta(token) under the full vocabulary at temperature 1.
+            each completion id, EOS included, are log pi_beta(token) under the full vocabulary at temperature 1; with
+            `span_ids`, their sums over spans are (`pear.data.alignment`).
             `correct` and `reward` are one value for each trajectory.
         tokenizer: the target's; `prompt` is rendered in its chat template.
         needs: what the objective requires of the data.
@@ -96,6 +108,8 @@ def checked_trajectories(
         dataset = _with_negatives(dataset, name)
     needed = [column for column in TOKEN_COLUMNS if column in needs.columns and column != BEHAVIOR]
     columns = [*_IDS, *([BEHAVIOR] if _has_values(dataset, BEHAVIOR) else []), *needed]
+    if BEHAVIOR in needs.columns and _has_values(dataset, SPANS):
+        columns.append(SPANS)
     # One k for all tables; None where the first token's list is missing, which the check names.
     top_k = next((len(top) for top in dataset[0][TOP_IDS] or [] if top), None) if TOP_IDS in columns else None
     for start, table in _tables(dataset):
@@ -221,6 +235,11 @@ def _check_columns(dataset: Dataset, needs: DataNeeds, name: str) -> None:
             f"{name}: the objective needs the column '{BEHAVIOR}', one log-prob of the behavior policy for each "
             "completion id. Add it with `pear score`, or use the objective nll."
         )
+    if BEHAVIOR in needs.columns and needs.token_ratios and _has_values(dataset, SPANS):
+        raise UserError(
+            f"{name}: its log-probs come from a behavior policy with another tokenizer and are known for spans of "
+            "text alone, and the objective reads those of each token. Use pear_block or pear_sequence."
+        )
     if NEGATIVE in needs.columns and "correct" not in columns:
         raise UserError(f"{name}: the objective needs the column 'correct', true or false for each trajectory.")
     if REWARD in needs.columns and not _has_values(dataset, REWARD):
@@ -290,12 +309,15 @@ def _check_rows(
                 raise UserError(f"{name}: {column} must hold whole numbers, not {values.dtype} or missing values.")
             sentence = f"{column} holds an id outside the target's vocabulary of {vocabulary} tokens"
             refuse((values < 0) | (values >= vocabulary), sentence, parents)
-    if BEHAVIOR in columns:
-        given, wanted = _lengths(table, BEHAVIOR), _lengths(table, "completion_ids")
+    for column in (BEHAVIOR, SPANS):
+        if column not in columns:
+            continue
+        given, wanted = _lengths(table, column), _lengths(table, "completion_ids")
         differs = given != wanted
         first = int(numpy.argmax(differs))
-        sentence = f"{given[first]} {BEHAVIOR} for {wanted[first]} completion_ids; each id, EOS included, needs its own"
+        sentence = f"{given[first]} {column} for {wanted[first]} completion_ids; each id, EOS included, needs its own"
         refuse(differs, sentence)
+    if BEHAVIOR in columns:
         values, parents = _flat(table, BEHAVIOR)
         refuse(~numpy.isfinite(values), f"{BEHAVIOR} holds a value that is not finite", parents)
         refuse(values > POSITIVE_SLACK, f"{BEHAVIOR} holds a value above 0, which no log-prob is", parents)

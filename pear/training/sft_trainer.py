@@ -139,6 +139,7 @@ class PearTrainer(SFTTrainer):
         refuse_two_normalizations(self.objective, args.normalizer)
         self._needs = DataNeeds(
             columns=needed_columns(self.objective, has_teacher=teacher is not None),
+            token_ratios=self.objective.token_ratios,
             behavior=args.behavior,
             max_negative_share=args.max_negative_share,
             seed=args.seed,

@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from pear.data.alignment import SPANS
 from pear.data.teacher_top import TOP_IDS, TOP_LOG_PROBS
 from pear.errors import UserError
 from pear.objectives import Objective, StepCounts, TokenBatch, prepare_step
@@ -228,6 +229,8 @@ class TokenFields:
         fields: dict[str, Any] = {
             name: columns[name][:, 1:] for name in (BEHAVIOR, NEGATIVE, REWARD) if name in columns
         }
+        if SPANS in columns:
+            fields["spans"] = columns[SPANS][:, 1:]
         if hidden is not None:
             tokens = hidden[:, :-1][mask]
             if self._weighting.entropy_of_top is not None:

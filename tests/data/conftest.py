@@ -34,22 +34,24 @@ def row(**changes: Any) -> dict[str, Any]:
     }
 
 
-def manifest_of(tokenizer: PreTrainedTokenizerFast) -> BufferManifest:
-    return new_manifest(
-        tokenizer,
-        stop_token_ids=[1],
-        behavior_model="model",
-        behavior_model_digest="sha256:0",
-        processed_log_probs=None,
-        sampling=None,
-        engine="transformers",
-        verified=True,
-    )
+def manifest_of(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> BufferManifest:
+    values: dict[str, Any] = {
+        "stop_token_ids": [1],
+        "behavior_model": "model",
+        "behavior_model_digest": "sha256:0",
+        "processed_log_probs": None,
+        "sampling": None,
+        "engine": "transformers",
+        "verified": True,
+    }
+    return new_manifest(tokenizer, **{**values, **changes})
 
 
-def write_buffer(directory: Path, tokenizer: PreTrainedTokenizerFast, *shards: list[dict[str, Any]]) -> Path:
+def write_buffer(
+    directory: Path, tokenizer: PreTrainedTokenizerFast, *shards: list[dict[str, Any]], **changes: Any
+) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    writer = BufferWriter(directory, manifest_of(tokenizer))
+    writer = BufferWriter(directory, manifest_of(tokenizer, **changes))
     for index, rows in enumerate(shards):
         writer.write_shard(index, rows)
     writer.close(len(shards))

@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pear.data.buffer import SCHEMA, load_buffer, new_manifest, read_manifest
+from pear.data.buffer import SCHEMA, load_buffer, read_manifest
 from pear.data.token_map import TokenMap, fit_tokenizer, named, token_map, translate, translate_stops
 from pear.errors import UserError
 from pear.training.tiny_models import build_tokenizer
@@ -131,25 +131,12 @@ def qwen3() -> Any:
 
 def collected(directory: Path, tokenizer: Any) -> tuple[Path, list[int], list[float]]:
     """A buffer with one completion of Qwen3."""
-    from pear.data.buffer import BufferWriter
 
     stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = [*tokenizer(THINKS, add_special_tokens=False)["input_ids"], stop]
     values = [-number / 8 for number in range(1, len(ids) + 1)]
-    manifest = new_manifest(
-        tokenizer,
-        stop_token_ids=[stop],
-        behavior_model="Qwen3",
-        behavior_model_digest="sha256:0",
-        processed_log_probs=None,
-        sampling=None,
-        engine="transformers",
-        verified=True,
-    )
-    directory.mkdir()
-    writer = BufferWriter(directory, manifest)
-    writer.write_shard(0, [row(completion_ids=ids, behavior_log_probs=values, completion=THINKS)])
-    writer.close(1)
+    rows = [row(completion_ids=ids, behavior_log_probs=values, completion=THINKS)]
+    write_buffer(directory, tokenizer, rows, stop_token_ids=[stop], behavior_model="Qwen3")
     return directory, ids, values
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -481,3 +482,22 @@ def test_the_console_is_looked_at(study: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page.replace("<main>", asking), encoding="utf-8")
     with pytest.raises(AssertionError, match="Content Security Policy"):
         measured(tmp_path, tmp_path / "profile", 1200)
+
+
+@pytest.mark.parametrize("role", ["collect", "calibration"])
+def test_a_buffer_of_estimates_or_spans_says_so(role: str, tmp_path: Path) -> None:
+    directory = SyntheticStudy(arms=("nll", "pear_token"), analyses=ANALYSES).write(tmp_path)
+    plain = words((write_report(directory)).read_text())
+    sentence = "Its log-probs are an estimate: the policy that made the trajectories was not at hand"
+    assert sentence not in plain
+    plan = json.loads((directory / "plan.json").read_text())
+    (node,) = [node for node in plan["nodes"] if any(use["role"] == role for use in node["uses"])]
+    path = directory / node["dir"] / "buffer.json"
+    record = {**json.loads(path.read_text()), "estimate": {"model": "base", "folds": 5}, "aligned_from": "0" * 64}
+    path.write_text(json.dumps(record))
+    page = words((write_report(directory)).read_text())
+    assert f"{sentence}, and each was scored by a model fitted, from base, to the other of 5 folds." in page
+    assert ("those of spans of text" in page) is (role == "collect")
+    if role == "collect":
+        assert "unbiased" in plain
+        assert "unbiased" not in page

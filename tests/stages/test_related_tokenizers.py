@@ -10,22 +10,16 @@ import pytest
 from pear.data.buffer import load_buffer
 from pear.data.rendering import load_tokenizer, render_prompt
 from pear.runs import MANIFEST
-from pear.stages import collect, score, sft
-from tests.training.grpo_fixtures import PROBLEM_SET, save_solver
+from pear.stages import score, sft
 
 SWAPPED = {"<think>": ["<think>"], "</think>": ["</think>"]}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_solver(tmp_path_factory.mktemp("models") / "solver", seed=0)
-
-
-@pytest.fixture(scope="module")
-def relative(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def relative(solver: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The model with the ids of its thinking tokens exchanged."""
     directory = tmp_path_factory.mktemp("models") / "relative"
-    shutil.copytree(model, directory)
+    shutil.copytree(solver, directory)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (directory / name).read_text(encoding="utf-8")
         text = (
@@ -35,27 +29,16 @@ def relative(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(directory)
 
 
-@pytest.fixture(scope="module")
-def buffer(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    values = {
-        "model": model,
-        "problems": [PROBLEM_SET.model_dump()],
-        "sampling": {"samples": 4, "max_tokens": 24},
-        "output_dir": tmp_path_factory.mktemp("collected") / "buffer",
-    }
-    return collect.run(collect.CollectConfig.parse(values, source="test"))
-
-
 def results(directory: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["results"]
     return values
 
 
-def test_scored_again_in_its_own_ids_and_template(buffer: Path, model: str, relative: str, tmp_path: Path) -> None:
-    values = {"model": relative, "inputs": [str(buffer)], "output_dir": tmp_path / "scored"}
+def test_scored_again_in_its_own_ids_and_template(sampled: Path, solver: str, relative: str, tmp_path: Path) -> None:
+    values = {"model": relative, "inputs": [str(sampled)], "output_dir": tmp_path / "scored"}
     found = load_buffer(score.run(score.ScoreConfig.parse(values, source="test")), correct_only=False)
-    old = load_buffer(buffer, correct_only=False)
-    before, after = load_tokenizer(model), load_tokenizer(relative)
+    old = load_buffer(sampled, correct_only=False)
+    before, after = load_tokenizer(solver), load_tokenizer(relative)
     think = before.convert_tokens_to_ids("<think>")
     assert after.convert_tokens_to_ids("</think>") == think
     assert any(think in ids for ids in old["completion_ids"])
@@ -65,10 +48,10 @@ def test_scored_again_in_its_own_ids_and_template(buffer: Path, model: str, rela
         assert other["behavior_prompt_ids"] == render_prompt(after, one["prompt"])
 
 
-def test_sft_trains_on_it_and_says_what_was_replaced(buffer: Path, relative: str, model: str, tmp_path: Path) -> None:
+def test_sft_trains_on_it_and_says_what_was_replaced(sampled: Path, relative: str, solver: str, tmp_path: Path) -> None:
     trainer = {"max_steps": 1, "per_device_train_batch_size": 2}
-    values = {"buffer": str(buffer), "objective": "pear_token", "trainer": trainer}
-    for name, source in (("relative", relative), ("same", model)):
+    values = {"buffer": str(sampled), "objective": "pear_token", "trainer": trainer}
+    for name, source in (("relative", relative), ("same", solver)):
         sft.run(sft.SftConfig.parse({**values, "model": source, "output_dir": tmp_path / name}, source="test"))
     assert results(tmp_path / "relative")["token_map"] == SWAPPED
     assert "token_map" not in results(tmp_path / "same")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pear.data.buffer import Estimate
 from pear.models import shipped_name
 from pear.report.export import ExportTable
 from pear.report.sources.budgets import rl_budget
@@ -45,13 +46,15 @@ def check_rl(study: Study) -> RlCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """Trajectories of a behavior model: what a `buffer.json` says."""
+    """Trajectories of a behavior model: what a `buffer.json` says. `estimate` is the sentence where there is one."""
 
     behavior_model: str
     trajectories: int | None
     correct: int | None
     tokens: int | None
     sampling: Mapping[str, Any] | None
+    estimate: str | None
+    aligned: bool
 
     @property
     def sampled_as_scored(self) -> bool | None:
@@ -101,6 +104,8 @@ def _buffers(study: Study, *, reader: str, role: str) -> list[Buffer]:
                     correct=counts.get("correct"),
                     tokens=counts.get("tokens"),
                     sampling=record.get("sampling"),
+                    estimate=Estimate(**record["estimate"]).sentence if record.get("estimate") else None,
+                    aligned=record.get("aligned_from") is not None,
                 )
             )
     return found
