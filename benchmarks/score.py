@@ -5,8 +5,9 @@
 MODEL is a directory with a language model, such as SmolLM2-135M (docs/real_model.md). Trajectories have 16 to 2,048
 tokens, most of them short, as real ones do; a fifth of each is its prompt. Every measurement is a process of its own
 that loads the model, scores a little, and then scores all of them: its seconds, and how far its memory rose above what
-it held before (Linux; vLLM computes in yet another process). The arms take turns; ratios are medians of pairs with a
-95% interval.
+it held with the model loaded (Linux; looked at every millisecond, without files in memory such as the weights, which
+the system drops and reads again as it likes; vLLM computes in yet another process). The arms take turns; ratios are
+medians of pairs with a 95% interval.
 
 - `pear`: what `pear score` does with the engine `transformers`, sorted by length within a memory budget.
 - `padded`: batches of 8 in the order given, padded to the longest, logits of the whole vocabulary in float32,
@@ -19,6 +20,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,20 +92,29 @@ ARMS = {"pear": pear, "padded": padded, "vllm": vllm}
 def measure(options: argparse.Namespace) -> None:
     """One arm, in this process: prints seconds, megabytes and the sum of all log-probs as JSON."""
     score = ARMS[options.arm](options.model, options.memory_gib)
-    score(trajectories(2, 64, options.vocabulary))
     given = trajectories(options.count, options.longest, options.vocabulary)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = _kib("VmRSS")
+    seen = [_anonymous_kib()]
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.001):
+            seen.append(_anonymous_kib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    score(trajectories(2, 64, options.vocabulary))
     start = time.perf_counter()
     found = score(given)
     seconds = time.perf_counter() - start
+    ended.set()
+    watcher.join()
     total = sum(sum(row) for row in found)
-    print("\n" + json.dumps({"seconds": seconds, "mib": (_kib("VmHWM") - before) / 1024, "sum": total}), flush=True)
+    print("\n" + json.dumps({"seconds": seconds, "mib": (max(seen) - seen[0]) / 1024, "sum": total}), flush=True)
 
 
-def _kib(name: str) -> int:
+def _anonymous_kib() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 def run(arm: str, options: argparse.Namespace, python: str = sys.executable, **changes: float) -> dict[str, float]:

@@ -155,11 +155,12 @@ class TokenScorer:
         for start in range(0, len(targets), size):
             chunk = slice(start, start + size)
             logits = (states[chunk] if self.head is None else self.head(states[chunk])).float()
-            raw[chunk] = chosen_log_probs(logits, targets[chunk])
             if sampled_with is not None and not is_raw:
                 processed[chunk] = sampled_log_probs(logits, targets[chunk], sampled_with)
             if top_k:
                 top_ids[chunk], top_log_probs[chunk] = top_tokens(logits, top_k)
+            raw[chunk] = chosen_log_probs(logits, targets[chunk])
+            del logits  # or they would be there beside the next chunk's
         return _TokenScores(raw=raw, processed=processed, top_ids=top_ids, top_log_probs=top_log_probs)
 
 
@@ -174,8 +175,10 @@ class _TokenScores:
 
 
 def chosen_log_probs(logits: Float[Tensor, "token vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
-    """log softmax(logits)[token]."""
-    return logits.gather(-1, tokens[:, None])[:, 0] - torch.logsumexp(logits, -1)
+    """log softmax(logits)[token]. Overwrites `logits`: what is `torch.logsumexp`, to the bit, takes no more memory."""
+    chosen = logits.gather(-1, tokens[:, None])[:, 0]
+    largest = logits.amax(-1, keepdim=True)
+    return chosen - logits.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0])
 
 
 def top_tokens(logits: Float[Tensor, "token vocab"], k: int) -> tuple[Int[Tensor, "token k"], Float[Tensor, "token k"]]:
@@ -190,13 +193,14 @@ def sampled_log_probs(
 ) -> Float[Tensor, " token"]:
     """Log-probs under the distribution that was sampled: temperature, then top-k, then top-p, as transformers does.
 
-    Greedy decoding is a point mass: 0. A token on the edge of the truncated set that rounding puts outside it was
-    sampled all the same, so it counts as kept.
+    `sampling` is not raw. Greedy decoding is a point mass: 0. A token on the edge of the truncated set that rounding
+    puts outside it was sampled all the same, so it counts as kept.
     """
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     if sampling.temperature == 0:
         return torch.zeros_like(logits[:, 0])
+    assert not sampling.is_raw
     scores = logits
     if sampling.temperature != 1:
         scores = TemperatureLogitsWarper(sampling.temperature)(None, scores)
@@ -205,9 +209,7 @@ def sampled_log_probs(
         scores = TopKLogitsWarper(top_k=sampling.top_k)(None, scores)
     if sampling.top_p < 1:
         scores = TopPLogitsWarper(top_p=sampling.top_p)(None, scores)
-    if scores is not logits:
-        scores = scores.scatter(-1, tokens[:, None], tempered)
-    return chosen_log_probs(scores, tokens)
+    return chosen_log_probs(scores.scatter(-1, tokens[:, None], tempered), tokens)
 
 
 @torch.no_grad()

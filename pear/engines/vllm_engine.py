@@ -6,8 +6,14 @@ sampled, which at temperature 1 without truncation is the model's own. Raw log-p
 """
 
 import multiprocessing
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from queue import Queue
 from typing import Any
 
 from pear.data.teacher_top import TopTokens
@@ -26,6 +32,16 @@ _MOST_SEQUENCES = 256
 _MOST_VALUES = 1 << 19
 # How long its processes have to end by themselves.
 _PATIENCE_S = 30.0
+# Kills the processes that it is given as soon as the one that started it is gone and its standard input ends. A pidfd
+# names a process for good, where a number may come to mean another one.
+_REAPER = """
+import contextlib, os, signal, sys
+files = [os.pidfd_open(int(word)) for word in sys.argv[1:]]
+sys.stdin.read()
+for file in files:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(file, signal.SIGKILL)
+"""
 
 
 class VllmEngine:
@@ -81,6 +97,15 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"{model}: vLLM cannot load it ({_first_line(error)}).") from error
         self._processes = set(multiprocessing.active_children()) - before
+        if self._processes:
+            answers = self._llm.llm_engine.engine_core.outputs_queue
+            threading.Thread(target=_answer_when_ended, args=(self._processes, answers), daemon=True).start()
+        # Without it vLLM 0.32 outlives a `kill -9` of this process, and holds the memory that the next start needs.
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-c", _REAPER, *(str(process.pid) for process in self._processes)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.vocabulary = int(self._llm.model_config.get_vocab_size())
         self._context = int(self._llm.model_config.max_model_len)
 
@@ -159,6 +184,7 @@ class VllmEngine:
             if process.is_alive():
                 process.kill()
                 process.join()
+        self._reaper.communicate()
 
     def _scored(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], k: int
@@ -227,6 +253,14 @@ def _of_tokens(values: Sequence[Any], token_ids: Sequence[int]) -> tuple[float, 
     """Log-probs of the tokens themselves, by their ids."""
     found = [item[token].logprob for item, token in zip(values, token_ids, strict=True)]
     return checked_log_probs(found, len(token_ids), _NAME)
+
+
+def _answer_when_ended(processes: set[BaseProcess], answers: "Queue[Any]") -> None:
+    """Wakes who waits for an answer of a process that was killed: vLLM 0.32 sees its end, and goes on waiting."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    connection.wait([process.sentinel for process in processes])
+    answers.put(EngineDeadError())
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Models and servers for the tests against vLLM."""
 
 import importlib.util
-import os
 import shutil
 from pathlib import Path
 
