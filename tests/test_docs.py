@@ -69,6 +69,7 @@ def plain_loop(objectives: list[str]) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_plain_loop_trains_with_every_objective_and_torch_alone() -> None:
     found = plain_loop(list(OBJECTIVES))
     assert found.keys() == OBJECTIVES.keys()

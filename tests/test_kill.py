@@ -273,6 +273,7 @@ def kills(folder: Path, wanted: dict[str, int]) -> list[dict[str, Any]]:
     return log
 
 
+@pytest.mark.slow
 def test_a_real_stage_is_killed_and_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     kills(tmp_path, {"sft": 3, "weight_drift": 2, "gradient_rotation": 1})
 

@@ -65,6 +65,7 @@ def test_mistakes_come_back_as_they_were_raised(two: RayEngine) -> None:
         two.check_lengths(100_000, what="a prompt")
 
 
+@pytest.mark.slow
 def test_a_killed_actor_changes_no_row(two: RayEngine) -> None:
     many = PROMPTS * 40
     expected = two.generate(many, DRAWN, stop_token_ids=STOPS)
@@ -131,6 +132,7 @@ for model, kwargs in (("/nowhere/model", {}), (sys.argv[1], {"workers": 1000})):
 """
 
 
+@pytest.mark.slow
 def test_what_cannot_start_is_a_sentence() -> None:
     command = [sys.executable, "-c", SHOULD_NOT_START, MODEL]
     sentences = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()

@@ -236,6 +236,7 @@ def test_a_refusal_is_not_tried_again(opened: Open) -> None:
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_collect_is_killed_and_goes_on(tmp_path: Path) -> None:
     """Two servers of which one dies, and kill -9 of the driver: the rows of an unbroken run, in its order."""

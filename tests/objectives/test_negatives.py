@@ -177,6 +177,7 @@ def train(optimizer: type[torch.optim.Optimizer], lr: float, release: float, ste
     return reached
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("optimizer", "lr"), [(torch.optim.SGD, 10.0), (torch.optim.Adam, 0.3)])
 def test_a_long_run_stays_finite(optimizer: type[torch.optim.Optimizer], lr: float) -> None:

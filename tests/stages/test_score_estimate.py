@@ -103,6 +103,7 @@ def test_mistakes_are_told_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_actors_of_ray_score_what_is_fitted(base: str, sampled: Path, estimated: Path, tmp_path: Path) -> None:
     kwargs = {"workers": 1, "cpus_per_worker": 0.5}
     values: dict[str, Any] = {"engine": "ray", "engine_kwargs": kwargs, **ESTIMATE}

@@ -118,6 +118,7 @@ def start(tmp_path: Path, **settings: object) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_the_study(tmp_path: Path, kind: signal.Signals) -> None:
     study = start(tmp_path, behavior="spawn")
@@ -130,6 +131,7 @@ def test_no_process_outlives_the_study(tmp_path: Path, kind: signal.Signals) -> 
     assert study.wait(60) == (130 if kind == signal.SIGINT else -kind)
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     study = start(tmp_path, behavior="count", steps=120)
     work = tmp_path / "runs" / "scripted-a.partial"

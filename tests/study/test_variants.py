@@ -71,6 +71,7 @@ def test_variants_that_cannot_be_used_are_named(variants: Any, sentence: str) ->
         parse_studies(bases_only(variants=variants), source="test")
 
 
+@pytest.mark.slow
 def test_each_variant_is_a_study_of_its_own_and_one_can_be_run_alone(monkeypatch, tmp_path: Path) -> None:
     values = bases_only(variants={"a": {}, "b": {"seeds": [7]}})
     assert run(monkeypatch, tmp_path, values, "--variant", "b") == 0

@@ -412,6 +412,7 @@ def test_two_vocabularies_are_refused_by_name() -> None:
         check_same_vocabulary(model, build("Qwen3", vocab_size=50), "teacher_model")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     run_on_two_processes(Path(__file__).with_name("two_process_divergence.py"), str(tmp_path / "gradients.pt"))
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)

@@ -43,6 +43,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "composed_pear_on_forward_kl": ("composed", {"base_of": "forward_kl", "weighting_of": "pear_token"}),
     "composed_eaft_on_psft": ("composed", {"base_of": "psft", "weighting_of": "eaft"}),
 }
+# One for each thing that the trainer supplies; the slow tests take the others.
+QUICK = {"nll", "talr", "top_log_p", "pear_token", "pear_block", "negatives", "forward_kl", "eaft", "permuted"}
+QUICK |= {"pear_token_of_the_reference", "pear_token_graded"}
+PARAMETERS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in VARIANTS]
 STEP: dict[str, dict[str, Any]] = {
     "padded_8x1": {"per_device_train_batch_size": 8},
     "padded_1x8": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
@@ -160,7 +164,7 @@ def rate_for(gradient: torch.Tensor) -> float:
     return 100 / float(gradient.norm())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", PARAMETERS)
 def test_a_step_is_the_objective_on_full_logits_however_it_is_arranged(variant: str, tmp_path: Path) -> None:
     name, kwargs = VARIANTS[variant]
     objective = make_objective(name, kwargs)
@@ -175,7 +179,7 @@ def test_a_step_is_the_objective_on_full_logits_however_it_is_arranged(variant: 
         check_step(trainer, expected_loss, expected_gradient)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", PARAMETERS)
 def test_an_adapter_trains_with_the_same_loss_and_is_off_in_the_reference(variant: str, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     name, kwargs = VARIANTS[variant]
