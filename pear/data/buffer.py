@@ -113,8 +113,9 @@ class Estimate(StrictModel):
     def sentence(self) -> str:
         """What every report of the buffer says."""
         return (
-            "Its log-probs are an estimate: the policy that made the trajectories was not at hand, and each was scored "
-            f"by a model fitted, from {self.model}, to the other of {self.folds} folds. Ratios are as good as that."
+            "Its log-probs are an estimate: the policy that made the trajectories was not at hand. They were dealt to "
+            f"{self.folds} folds, and a model fitted, from {self.model}, to all others scored each. Ratios are as good "
+            "as that."
         )
 
 

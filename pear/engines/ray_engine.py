@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pear.engines.protocol import Completion, Engine, Resources, Sampling, derive_seed
+from pear.engines.ray_cluster import connect
 from pear.engines.settings import RaySettings
 from pear.errors import UserError, missing_extra
 
@@ -92,15 +93,7 @@ class RayEngine:
             raise
 
     def _connect(self, settings: RaySettings) -> None:
-        options: dict[str, Any] = {"address": settings.address}
-        if settings.address is None:
-            options = {"address": "local", "include_dashboard": False}
-        try:
-            self._ray.init(configure_logging=False, log_to_driver=False, **options)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            what = "started here" if settings.address is None else f"reached at {settings.address}"
-            raise UserError(f"engine_kwargs.address: Ray cannot be {what} ({reason}).") from None
+        connect(settings.address, setting="engine_kwargs.address")
         wanted = {
             "CPU": settings.workers * settings.cpus_per_worker,
             "GPU": settings.workers * settings.gpus_per_worker,

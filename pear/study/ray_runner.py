@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pear.engines.ray_cluster import connect
 from pear.errors import UserError, missing_extra
 from pear.runs import note
 from pear.study.graph import Node
@@ -49,14 +50,7 @@ class RayRunner:
         self.side_by_side = 1
 
     def __enter__(self) -> Self:
-        options: dict[str, Any] = {}
-        if self._starts_ray:
-            options = {"address": "local", "include_dashboard": False, "num_cpus": available_cores()}
-        try:
-            self._ray.init(configure_logging=False, log_to_driver=False, **options)
-        except (OSError, RuntimeError, ValueError) as error:
-            what = "started here" if self._starts_ray else f"reached at {os.environ[_ADDRESS]} ({_ADDRESS})"
-            raise UserError(f"--executor ray: Ray cannot be {what} ({str(error).strip().splitlines()[0]}).") from None
+        connect(os.environ.get(_ADDRESS), setting=_ADDRESS, num_cpus=available_cores())
         machines = [one["Resources"] for one in self._ray.nodes() if one["Alive"]]
         self._largest = {kind: max(one.get(kind, 0.0) for one in machines) for kind in ("CPU", "GPU")}
         cpus = sum(one.get("CPU", 0.0) for one in machines)

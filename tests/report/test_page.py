@@ -496,7 +496,7 @@ def test_a_buffer_of_estimates_or_spans_says_so(role: str, tmp_path: Path) -> No
     record = {**json.loads(path.read_text()), "estimate": {"model": "base", "folds": 5}, "aligned_from": "0" * 64}
     path.write_text(json.dumps(record))
     page = words((write_report(directory)).read_text())
-    assert f"{sentence}, and each was scored by a model fitted, from base, to the other of 5 folds." in page
+    assert f"{sentence}. They were dealt to 5 folds, and a model fitted, from base, to all others scored each." in page
     assert ("those of spans of text" in page) is (role == "collect")
     if role == "collect":
         assert "unbiased" in plain

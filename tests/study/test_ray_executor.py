@@ -99,6 +99,16 @@ def test_more_gpus_than_there_are_is_an_error_in_words(scripted: Scripted, tmp_p
         execute([scripted("a")], tmp_path, gpus=3)
 
 
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_a_sentence(
+    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a minute or so: Ray itself would try for more than ten."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6391")
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS: Ray cannot be reached at 127\.0\.0\.1:6391 .*Does it run\?"):
+        execute([scripted("a")], tmp_path)
+
+
 def test_threads_are_reserved(scripted: Scripted, tmp_path: Path) -> None:
     nodes = [scripted(name, seconds=0.5) for name in "ab"]
     execute(nodes, tmp_path, threads=2)
