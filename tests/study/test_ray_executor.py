@@ -160,6 +160,7 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_study_is_the_same_under_both(tmp_path: Path) -> None:
     """A real study, by the command: equal plans, fingerprints, weights and results."""
     recipe = tmp_path / "recipe.yaml"
