@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -292,6 +295,25 @@ def _stage_command(name: str) -> Callable[..., int]:
     return command
 
 
+@contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Send a Ctrl-C again that Python dropped, as it drops all that a destructor or a callback of its own raises."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):  # later: here it would be dropped as well
+            main_thread = threading.main_thread().ident
+            threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 something failed, 2 a mistake in what was given, 130 interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -308,7 +330,7 @@ def main() -> None:
         "tasks": tasks,
     }
     try:
-        with writing_to("the output"):
+        with _no_interrupt_lost(), writing_to("the output"):
             code = tyro.extras.subcommand_cli_from_dict(
                 commands, prog="pear", description=pear.__doc__, registry=_registry()
             )

@@ -159,6 +159,24 @@ def test_ctrl_c_is_one_line_and_the_next_start_goes_on(
     assert cli(*words)[0] == 0
 
 
+class InterruptedAsItGoes:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_destructor_where_python_drops_it(
+    cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def progress(*_: object) -> None:
+        InterruptedAsItGoes()
+        time.sleep(10)  # ended by the signal that comes again
+
+    monkeypatch.setattr(Run, "progress", progress)
+    code, text = cli(*command_for("collect", folder, tmp_path / "out"))
+    assert code == 130
+    assert the_last(text) == "pear: interrupted. The same command goes on from here."
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["collect", "grpo"])
 def test_ctrl_c_in_a_terminal_is_one_line(folder: Path, tmp_path: Path, stage: str) -> None:
