@@ -81,7 +81,7 @@ def cross_fitted_log_probs(
     import pyarrow.parquet
 
     from pear.engines.protocol import derive_seed
-    from pear.stages.sft import train_and_save
+    from pear.training.sft_run import train_and_save
 
     files = Files(run_dir.scratch, run_dir.scratch / _JOURNAL)
     fold_of = deal([row["problem_id"] for row in rows], folds, seed)
@@ -128,7 +128,7 @@ def _values(fit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(where: Path, fit: Mapping[str, Any], seed: int) -> Any:
-    from pear.stages.sft import training_arguments
+    from pear.training.sft_run import training_arguments
 
     try:
         return training_arguments(

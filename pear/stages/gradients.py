@@ -125,12 +125,13 @@ def _offline_inputs(config: SftConfig) -> tuple[Any, Any]:
 
 
 def _offline_trainer(config: SftConfig) -> Any:
+    from pear.training.sft_run import training_arguments
     from pear.training.sft_trainer import PearTrainer
 
     tokenizer, dataset = _offline_inputs(config)
     return PearTrainer(
         resolve_model(config.model),
-        sft.training_arguments(
+        training_arguments(
             config.output_dir,
             objective=config.objective,
             objective_kwargs=config.objective_kwargs,

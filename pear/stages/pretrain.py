@@ -70,7 +70,7 @@ def _vocabulary(sets: list[ProblemSet]) -> tuple[str, ...]:
 
 
 def _check_trainer(config: PretrainConfig) -> None:
-    from pear.stages.sft import training_arguments
+    from pear.training.sft_run import training_arguments
 
     training_arguments(
         config.output_dir, objective="nll", objective_kwargs={}, seed=config.seed, trainer=config.trainer
@@ -81,7 +81,7 @@ def _train(config: PretrainConfig, vocabulary: tuple[str, ...], run_dir: Run) ->
     import torch
     from datasets import Dataset
 
-    from pear.stages.sft import train_and_save
+    from pear.training.sft_run import train_and_save
     from pear.training.tiny_models import build_model, build_tokenizer
 
     tokenizer = build_tokenizer(vocabulary)

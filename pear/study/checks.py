@@ -71,7 +71,7 @@ def _check_node(node: Node) -> None:
 
 
 def _check_sft(config: "SftConfig | PretrainConfig", directory: Path) -> None:
-    from pear.stages.sft import training_arguments
+    from pear.training.sft_run import training_arguments
 
     training_arguments(
         directory,

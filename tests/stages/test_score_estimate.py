@@ -14,6 +14,7 @@ from pear.errors import UserError
 from pear.runs import MANIFEST, Run
 from pear.stages import score, sft
 from pear.stages.cross_fitting import _dataset, deal
+from pear.training.sft_run import train_and_save
 from tests.engines import naive
 from tests.training.grpo_fixtures import save_solver
 
@@ -56,7 +57,7 @@ def test_every_fold_is_scored_by_a_model_of_the_others(
         seed = derive_seed(7, "fold", fold) >> 32
         trainer = {"max_length": None, **FIT}
         given: dict[str, Any] = {"objective": "nll", "objective_kwargs": {}, "seed": seed, "trainer": trainer}
-        sft.train_and_save(base, tokenizer, _dataset(others), run, **given)
+        train_and_save(base, tokenizer, _dataset(others), run, **given)
         fitted = load_model(str(run.work), "cpu", "float32")
         for row, new in inside:
             expected = naive.score(fitted, row["behavior_prompt_ids"], row["completion_ids"])

@@ -159,7 +159,7 @@ def test_a_run_killed_after_training_goes_on_to_equal_files(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pear.stages.sft._write_metrics", interrupted)
+        patched.setattr("pear.training.sft_run._write_metrics", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     assert (tmp_path / "run.partial" / SCRATCH / "checkpoint-12" / "COMPLETE").is_file()
