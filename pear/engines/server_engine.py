@@ -317,11 +317,11 @@ class ServerEngine:
                 place = await left.get()
                 try:
                     results[place] = await jobs[place](endpoint)
-                except BaseException:
-                    left.put_nowait(place)
-                    raise
-                finally:
+                except (_DeadError, asyncio.CancelledError):
+                    left.put_nowait(place)  # for another endpoint
                     left.task_done()
+                    raise
+                left.task_done()
 
         async def serve(endpoint: _Endpoint) -> None:
             workers: list[asyncio.Task[None]] = []

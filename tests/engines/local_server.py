@@ -39,6 +39,7 @@ class State:
     refusal: str | None = None
     spoil: Callable[[dict[str, Any]], object] | None = None
     answered: int = 0
+    refused: int = 0
     seeds: list[int] = field(default_factory=list)
 
 
@@ -118,6 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.fails():
                 return
             if state.refusal is not None:
+                state.refused += 1
                 self.answer(400, {"error": {"message": state.refusal}})
                 return
             choice = completion(state, request)

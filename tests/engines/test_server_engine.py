@@ -230,10 +230,9 @@ def test_scores_of_other_ids_are_refused(opened: Open) -> None:
 def test_a_refusal_is_not_tried_again(opened: Open) -> None:
     engine, (state,) = opened(retries=5)
     state.refusal = "logprobs are switched off"
-    began = time.monotonic()
     with pytest.raises(UserError, match=r"refused a request \(logprobs are switched off\)\."):
         engine.score([[5]], [[9, 8]])
-    assert time.monotonic() - began < 2
+    assert state.refused == 1
 
 
 @pytest.mark.slow
