@@ -563,8 +563,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         file="pear/stages/cross_fitting.py",
-        old="if own != fold]\n            train",
-        new="if own >= 0]\n            train",
+        old="if own != fold]\n            args",
+        new="if own >= 0]\n            args",
         tests="tests/stages/test_score_estimate.py",
     ),
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pear.engines import Engine
+    from pear.training.sft_config import PearConfig
 
 _JOURNAL = "scores.json"
 _SHARD = 1024
@@ -46,7 +47,7 @@ def check_fit(
     """
     from pear.training.sft_data import DataNeeds, checked_trajectories
 
-    args = _arguments(where, fit, seed)
+    args = _arguments(where / SCRATCH, fit, seed)
     problems = len({row["problem_id"] for row in rows})
     if problems < folds:
         raise UserError(f"folds: {folds} of them, and the trajectories are of {problems} problems. Use fewer folds.")
@@ -95,16 +96,8 @@ def cross_fitted_log_probs(
             note(f"Fold {fold + 1} of {folds}: fitting to {len(rows) - len(inside)} trajectories.")
             fitted.scratch.mkdir(parents=True, exist_ok=True)
             others = [row for row, own in zip(rows, fold_of, strict=True) if own != fold]
-            train_and_save(
-                model,
-                tokenizer,
-                _dataset(others),
-                fitted,
-                objective="nll",
-                objective_kwargs={},
-                seed=derive_seed(seed, "fold", fold) >> 32,
-                trainer=_values(fit),
-            )
+            args = _arguments(fitted.scratch, fit, derive_seed(seed, "fold", fold) >> 32)
+            train_and_save(model, tokenizer, _dataset(others), fitted, args)
             with closing(open_model(str(fitted.work))) as engine:
                 for start in missing:
                     chosen = [rows[number] for number in inside[start : start + _SHARD]]
@@ -122,18 +115,12 @@ def cross_fitted_log_probs(
     return found
 
 
-def _values(fit: Mapping[str, Any]) -> dict[str, Any]:
-    # No trajectory is too long unless the user says so.
-    return {"max_length": None, **fit}
+def _arguments(checkpoints: Path, fit: Mapping[str, Any], seed: int) -> "PearConfig":
+    from pear.training.sft_run import sft_arguments
 
-
-def _arguments(where: Path, fit: Mapping[str, Any], seed: int) -> Any:
-    from pear.training.sft_run import training_arguments
-
+    trainer = {"max_length": None, **fit}  # no trajectory is too long unless the user says so
     try:
-        return training_arguments(
-            where / SCRATCH, objective="nll", objective_kwargs={}, seed=seed, trainer=_values(fit)
-        )
+        return sft_arguments(checkpoints, objective="nll", objective_kwargs={}, seed=seed, trainer=trainer)
     except UserError as error:
         raise UserError(f"fit: {error}") from None
 

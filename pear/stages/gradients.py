@@ -125,21 +125,12 @@ def _offline_inputs(config: SftConfig) -> tuple[Any, Any]:
 
 
 def _offline_trainer(config: SftConfig) -> Any:
-    from pear.training.sft_run import training_arguments
     from pear.training.sft_trainer import PearTrainer
 
     tokenizer, dataset = _offline_inputs(config)
     return PearTrainer(
         resolve_model(config.model),
-        training_arguments(
-            config.output_dir,
-            objective=config.objective,
-            objective_kwargs=config.objective_kwargs,
-            overflow=config.overflow,
-            seed=config.seed,
-            trainer=config.trainer,
-            own=config.own_values(),
-        ),
+        sft.training_arguments(config, config.output_dir),
         train_dataset=dataset,
         processing_class=tokenizer,
     )

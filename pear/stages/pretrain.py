@@ -1,7 +1,7 @@
 """`pear pretrain`: a tiny language model from scratch, on a task's solver traces."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -10,6 +10,9 @@ from pear.errors import UserError
 from pear.runs import Run, note, open_run
 from pear.tasks import TASKS, GeneratedTask, Problem
 from pear.tasks.problems import ProblemSet, load_problems, task_versions
+
+if TYPE_CHECKING:
+    from pear.training.sft_config import PearConfig
 
 NAME = "pretrain"
 VERSION = 1
@@ -51,7 +54,7 @@ def run(config: PretrainConfig) -> Path:
         raise UserError("shares and examples belong together: give both or neither.")
     if config.shares is not None and len(config.shares) != len(config.problems):
         raise UserError(f"shares: {len(config.shares)} numbers for {len(config.problems)} problem sets.")
-    _check_trainer(config)
+    _training_arguments(config, config.output_dir)
     with open_run(NAME, VERSION, config, config.output_dir, parts=task_versions(config.problems)) as run_dir:
         if run_dir.complete:
             note(f"{config.output_dir}: complete, nothing to do.")
@@ -69,12 +72,10 @@ def _vocabulary(sets: list[ProblemSet]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _check_trainer(config: PretrainConfig) -> None:
-    from pear.training.sft_run import training_arguments
+def _training_arguments(config: PretrainConfig, checkpoints: Path) -> "PearConfig":
+    from pear.training.sft_run import sft_arguments
 
-    training_arguments(
-        config.output_dir, objective="nll", objective_kwargs={}, seed=config.seed, trainer=config.trainer
-    )
+    return sft_arguments(checkpoints, objective="nll", objective_kwargs={}, seed=config.seed, trainer=config.trainer)
 
 
 def _train(config: PretrainConfig, vocabulary: tuple[str, ...], run_dir: Run) -> Path:
@@ -96,16 +97,8 @@ def _train(config: PretrainConfig, vocabulary: tuple[str, ...], run_dir: Run) ->
             "completion_ids": [_solution_ids(problem, tokenizer) for problem in problems],
         }
     )
-    results = train_and_save(
-        model,
-        tokenizer,
-        dataset,
-        run_dir,
-        objective="nll",
-        objective_kwargs={},
-        seed=config.seed,
-        trainer=config.trainer,
-    )
+    args = _training_arguments(config, run_dir.scratch)
+    results = train_and_save(model, tokenizer, dataset, run_dir, args)
     return run_dir.finish({**results, "num_parameters": model.num_parameters()})
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pear.objectives import Objective
+    from pear.training.sft_config import PearConfig
 
 NAME = "sft"
 VERSION = 1
@@ -78,15 +79,6 @@ class SftConfig(StrictModel):
         unused = {name for name in _HASHED_WHERE_USED if values[name] == type(self).model_fields[name].default}
         found = {name: value for name, value in values.items() if name not in {*unused, *PROCESS_FIELDS}}
         return {**found, **hashed_processes(self.processes, self.accelerate_config)}
-
-    def own_values(self) -> dict[str, Any]:
-        """The fields of `PearConfig` that only this stage has, for `training_arguments`."""
-        models = {"ref_model": self.ref_model, "teacher_model": self.teacher_model}
-        return {
-            "behavior": self.behavior,
-            "max_negative_share": self.max_negative_share,
-            **{name: None if path is None else resolve_model(path) for name, path in models.items()},
-        }
 
 
 def run(config: SftConfig) -> Path:
@@ -145,18 +137,10 @@ def checked_inputs(
     from pear.data.token_map import fit_tokenizer, token_map
     from pear.training.other_models import check_other_model
     from pear.training.sft_data import NEGATIVE, DataNeeds, checked_trajectories
-    from pear.training.sft_run import taught_stop_ids, training_arguments
+    from pear.training.sft_run import taught_stop_ids
     from pear.training.token_fields import check_named_models, needed_columns
 
-    args = training_arguments(
-        config.output_dir / SCRATCH,
-        objective=config.objective,
-        objective_kwargs=config.objective_kwargs,
-        overflow=config.overflow,
-        seed=config.seed,
-        trainer=config.trainer,
-        own=config.own_values(),
-    )
+    args = training_arguments(config, config.output_dir / SCRATCH)
     check_named_models(objective, ref_model=args.ref_model, teacher_model=args.teacher_model)
     columns = needed_columns(objective, has_teacher=args.teacher_model is not None)
     manifest = read_manifest(config.buffer)
@@ -201,19 +185,27 @@ def _train(
 ) -> dict[str, Any]:
     from pear.training.sft_run import train_and_save
 
-    return train_and_save(
-        model,
-        tokenizer,
-        dataset,
-        run_dir,
+    args = training_arguments(config, run_dir.scratch)
+    return train_and_save(model, tokenizer, dataset, run_dir, args, lora=config.lora, buffer=config.buffer)
+
+
+def training_arguments(config: SftConfig, checkpoints: Path) -> "PearConfig":
+    """The trainer's arguments, with `checkpoints` for a directory. Raises `UserError` for what cannot be used."""
+    from pear.training.sft_run import sft_arguments
+
+    others = {"ref_model": config.ref_model, "teacher_model": config.teacher_model}
+    return sft_arguments(
+        checkpoints,
         objective=config.objective,
         objective_kwargs=config.objective_kwargs,
         overflow=config.overflow,
         seed=config.seed,
         trainer=config.trainer,
-        own=config.own_values(),
-        lora=config.lora,
-        buffer=config.buffer,
+        own={
+            "behavior": config.behavior,
+            "max_negative_share": config.max_negative_share,
+            **{name: None if path is None else resolve_model(path) for name, path in others.items()},
+        },
     )
 
 

@@ -71,9 +71,9 @@ def _check_node(node: Node) -> None:
 
 
 def _check_sft(config: "SftConfig | PretrainConfig", directory: Path) -> None:
-    from pear.training.sft_run import training_arguments
+    from pear.training.sft_run import sft_arguments
 
-    training_arguments(
+    sft_arguments(
         directory,
         objective=getattr(config, "objective", "nll"),
         objective_kwargs=getattr(config, "objective_kwargs", {}),

@@ -55,7 +55,7 @@ _FIXED = {
 }
 
 
-def training_arguments(
+def sft_arguments(
     checkpoints: Path,
     *,
     objective: str,
@@ -67,7 +67,7 @@ def training_arguments(
 ) -> "PearConfig":
     """The `PearConfig` of a stage: its defaults, the machine's, and the checked `trainer` mapping on top.
 
-    `own` are further fields that the stage has checked itself (`SftConfig.own_values`).
+    `checkpoints` is where they go; `own` are further fields, which the stage has checked itself.
 
     Raises:
         UserError: unknown or owned key, a value of the wrong type, or a combination that cannot be used.
@@ -115,13 +115,8 @@ def train_and_save(
     tokenizer: "PreTrainedTokenizerBase",
     dataset: "Dataset",
     run_dir: Run,
+    args: "PearConfig",
     *,
-    objective: str,
-    objective_kwargs: dict[str, Any],
-    overflow: str = "error",
-    seed: int,
-    trainer: Mapping[str, Any],
-    own: Mapping[str, Any] | None = None,
     lora: Mapping[str, Any] | None = None,
     buffer: str | None = None,
 ) -> dict[str, Any]:
@@ -135,8 +130,8 @@ def train_and_save(
         tokenizer: the target's.
         dataset: what `PearTrainer` takes.
         run_dir: an open run, in whose `work` all is written; on other ranks than 0 one that only names the directory.
-        objective, objective_kwargs, overflow, seed, trainer, lora: as in `SftConfig`.
-        own: as in `training_arguments`.
+        args: what `sft_arguments` returned for the run's `scratch`.
+        lora: as in `SftConfig`.
         buffer: what `dataset` was read from, for the model card; without it there is no card.
 
     Returns:
@@ -153,18 +148,9 @@ def train_and_save(
     from pear.training.trackers import keep_events
 
     checkpoint = latest_complete_checkpoint(run_dir.scratch)
-    args = training_arguments(
-        run_dir.scratch,
-        objective=objective,
-        objective_kwargs=objective_kwargs,
-        overflow=overflow,
-        seed=seed,
-        trainer=trainer,
-        own=own,
-    )
     if lora is not None:
         # TRL draws the adapter before it seeds.
-        torch.manual_seed(seed)
+        torch.manual_seed(args.seed)
     pear_trainer = PearTrainer(
         model,
         args,
@@ -185,7 +171,7 @@ def train_and_save(
         trained.generation_config.eos_token_id = stops[0] if len(stops) == 1 else stops
     if buffer is not None:
         pear_trainer.trained_on = describe_buffer(buffer)
-    _write_model(pear_trainer, run_dir, None if buffer is None else f"{Path(str(model)).name}-{objective}")
+    _write_model(pear_trainer, run_dir, None if buffer is None else f"{Path(str(model)).name}-{args.objective}")
     history = pear_trainer.state.log_history
     if is_main_process():
         _write_metrics(run_dir.work / _METRICS, history)

@@ -14,7 +14,7 @@ from pear.errors import UserError
 from pear.runs import MANIFEST, Run
 from pear.stages import score, sft
 from pear.stages.cross_fitting import _dataset, deal
-from pear.training.sft_run import train_and_save
+from pear.training.sft_run import sft_arguments, train_and_save
 from tests.engines import naive
 from tests.training.grpo_fixtures import save_solver
 
@@ -56,8 +56,8 @@ def test_every_fold_is_scored_by_a_model_of_the_others(
         run.scratch.mkdir(parents=True)
         seed = derive_seed(7, "fold", fold) >> 32
         trainer = {"max_length": None, **FIT}
-        given: dict[str, Any] = {"objective": "nll", "objective_kwargs": {}, "seed": seed, "trainer": trainer}
-        train_and_save(base, tokenizer, _dataset(others), run, **given)
+        args = sft_arguments(run.scratch, objective="nll", objective_kwargs={}, seed=seed, trainer=trainer)
+        train_and_save(base, tokenizer, _dataset(others), run, args)
         fitted = load_model(str(run.work), "cpu", "float32")
         for row, new in inside:
             expected = naive.score(fitted, row["behavior_prompt_ids"], row["completion_ids"])
